@@ -1,0 +1,52 @@
+# Start here: `make dev` runs a three-datacenter cluster in one process, `make test` runs every test.
+# Both install what is missing on Debian or Ubuntu. Builds live in a cache folder outside the clone (.ci/env.sh).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+
+SEEDS ?= 500
+SEED ?=
+ARGS ?=
+DIR ?=
+
+help: ## what can be made here
+	grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: ## packages that a build needs, where they are missing
+	bash .ci/install.sh
+
+build: install ## the binary, in the one profile that dev, test and chaos share
+	. .ci/env.sh; build_rocksdb_archive; use_rocksdb_archive
+	bash .ci/build.sh cargo build --locked --workspace --bins
+
+release: install ## the binary as it is shipped
+	. .ci/env.sh; build_rocksdb_archive; use_rocksdb_archive
+	cargo build --locked --release --bin meridian
+	echo "built $$CARGO_TARGET_DIR/release/meridian"
+
+dev: build ## a three-datacenter cluster in one process; Ctrl-C stops it
+	. .ci/env.sh
+	exec "$$CARGO_TARGET_DIR/debug/meridian" dev $(if $(DIR),--dir $(DIR)) $(ARGS)
+
+test: build ## every test
+	. .ci/env.sh; use_rocksdb_archive
+	bash .ci/test.sh
+
+check: install ## fmt, clippy -D warnings, licences, tidy
+	. .ci/env.sh; build_rocksdb_archive; use_rocksdb_archive
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	bash .ci/deny.sh
+	cargo test --locked -q -p meridian-tests --test tidy
+
+bench: release ## the workloads of `meridian bench` against a cluster of its own
+	. .ci/env.sh
+	"$$CARGO_TARGET_DIR/release/meridian" bench --self-hosted $(ARGS)
+
+chaos: build ## the fault tests: SEEDS=n [SEED=k]
+	. .ci/env.sh; use_rocksdb_archive
+	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --locked -p meridian-chaos -- --nocapture
+
+.PHONY: help install build release dev test check bench chaos

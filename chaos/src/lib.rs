@@ -1,0 +1,1 @@
+//! Faults: the link proxy and, later, the simulation.

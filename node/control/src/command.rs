@@ -1,0 +1,126 @@
+//! Commands of the control group and what `apply` answers: docs/formats/control.md.
+//!
+//! A command's bytes are the raft entry's payload and so are durable. Each is safe to give again after an unknown
+//! outcome: a repeated registration is known by its session, a repeated lease or creation leaves an unused range or
+//! volume behind, a repeated seal is known by its epoch, and the rest only move forward.
+//!
+//! Invariants: variants are only ever added at the end; a command says all that `apply` needs.
+
+use bytes::Bytes;
+use meridian_types::{
+    DatacenterId, Epoch, NeedleKey, NodeId, RecordError, RecordKind, ReplicaCode, RequestId, Timestamp, VolumeId,
+    decode_record, encode_record,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{NodeInfo, PeerRecord, VolumeRecord, VolumeState, WatermarkReport};
+
+const COMMAND_VERSION: u8 = 1;
+const RESPONSE_VERSION: u8 = 1;
+
+/// A change of the control group's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Refused unless the counter is above the registered one, or session and counter are the registered ones (rule 7).
+    RegisterNode { node: NodeId, info: NodeInfo, boot_counter: u64, session: RequestId },
+    /// Refused when the counter went back within one incarnation (rule 7).
+    RegisterPeer(PeerRecord),
+    /// Leases the next `count` needle keys to `node`, for good (rule 3).
+    LeaseKeys { node: NodeId, count: u64 },
+    /// Registers a volume under the next id (rule 3). `created` is the proposer's stamp; refused unless it is above the
+    /// registry's closed timestamp (rule 13).
+    CreateVolume {
+        code: ReplicaCode,
+        primary: NodeId,
+        secondaries: Vec<NodeId>,
+        mirrors: Vec<DatacenterId>,
+        created: Timestamp,
+    },
+    /// The volume's files are made: from now on it may take appends, and a missing file is a loss.
+    OpenVolume { volume: VolumeId },
+    /// Fences the volume: no append under `epoch` is acknowledged any more (rule 1). Repeated under the epoch that it
+    /// left behind it changes nothing.
+    BeginSeal { volume: VolumeId, epoch: Epoch },
+    /// Every complete replica of `epoch` that answered holds at least `length` bytes.
+    FinishSeal { volume: VolumeId, epoch: Epoch, length: u64 },
+    /// No volume is created at or below `at` any more (rule 13).
+    CloseRegistry { at: Timestamp },
+    /// The watermarks of all sources at once; `close` as in `CloseRegistry`.
+    Report { watermarks: Vec<WatermarkReport>, close: Option<Timestamp> },
+}
+
+/// What `apply` made of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// The datacenter's boot counter, raised by the registration.
+    NodeRegistered {
+        boot_counter: u64,
+    },
+    PeerRegistered(PeerRecord),
+    /// `count` keys from `first` on.
+    Keys {
+        first: NeedleKey,
+        count: u64,
+    },
+    /// The volume's record after the command.
+    Volume(VolumeRecord),
+    /// The registry's closed timestamp, at least the one asked for.
+    Closed(Timestamp),
+    Reported,
+    Refused(Refusal),
+}
+
+/// Why `apply` refused a command; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    BootCounterWentBack {
+        registered: u64,
+    },
+    PeerWentBack {
+        registered: u64,
+    },
+    /// Stamp again above this (rule 13).
+    Restamp {
+        above: Timestamp,
+    },
+    NoSuchNode(NodeId),
+    NoSuchVolume,
+    StaleEpoch {
+        current: Epoch,
+    },
+    WrongState(VolumeState),
+    /// Replicas or mirrors that are named twice, are no others, or are not as many as the code says.
+    WrongCopies,
+    IdsExhausted,
+    /// A lease of no keys or of more than `KEYS_IN_LEASE_MAX`.
+    LeaseSize,
+    /// A watermark of this datacenter itself.
+    OwnWatermark,
+}
+
+/// Most needle keys in one lease.
+pub const KEYS_IN_LEASE_MAX: u64 = 1 << 20;
+
+impl Command {
+    pub fn encode(&self) -> Bytes {
+        encode_record(RecordKind::ControlCommand, COMMAND_VERSION, self).into()
+    }
+
+    /// # Errors
+    /// `RecordError` when the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        decode_record(RecordKind::ControlCommand, COMMAND_VERSION, bytes)
+    }
+}
+
+impl Response {
+    pub fn encode(&self) -> Bytes {
+        encode_record(RecordKind::Response, RESPONSE_VERSION, self).into()
+    }
+
+    /// # Errors
+    /// `RecordError` when the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        decode_record(RecordKind::Response, RESPONSE_VERSION, bytes)
+    }
+}

@@ -1,0 +1,26 @@
+//! The control group of a datacenter: node and volume registries, leases, watermark reports.
+//!
+//! What it is for: the few facts of a datacenter that must be agreed before anybody acts on them. What it does not do:
+//! carry object metadata (`meta`), bytes (`volume`), or liveness (gossip advises; only this group decides).
+//!
+//! Invariants: a volume takes no append before its registration is committed (rule 13); volume ids and needle keys are
+//! never issued twice (rule 3); watermarks only move forward; a boot counter that went back is refused (rule 7).
+
+mod command;
+mod error;
+mod keys;
+mod machine;
+mod proposing;
+mod records;
+mod registry;
+mod shell;
+mod writable;
+
+pub use command::{Command, KEYS_IN_LEASE_MAX, Refusal, Response};
+pub use error::ControlError;
+pub use machine::ControlMachine;
+pub use records::{
+    ControlState, HELD_REASON_LENGTH_MAX, NodeInfo, NodeRecord, PeerRecord, VolumeRecord, VolumeState, WatermarkReport,
+};
+pub use shell::{Control, ControlConfig, WAIT_MS_MAX_DEFAULT};
+pub use writable::VOLUMES_OPEN_TARGET;

@@ -1,0 +1,424 @@
+//! `Control`: the control group of this node behind one handle.
+//!
+//! What it is for: starting the group in the order that keeps rule 7, the public calls, and the background task that
+//! keeps volumes and keys ready. What a command changes is `machine`'s, which volumes are writable `writable`'s business.
+//!
+//! Invariants: `start` returns only once this node is registered with a boot counter above all before it, and before
+//! that nothing is created or issued; the background tasks end with `shutdown`, or with the last handle.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use meridian_env::{HybridClock, entropy};
+use meridian_raft::{Leadership, RaftHost};
+use meridian_store::GroupId;
+use meridian_types::{
+    DatacenterId, DatacenterName, Fid, Incarnation, NeedleKey, NodeId, ReplicaCode, Timestamp, VolumeId,
+};
+use meridian_volume::VolumeSet;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::keys::KeyLeases;
+use crate::proposing::{Proposing, senseless};
+use crate::registry::RegistryCache;
+use crate::writable::Writable;
+use crate::{
+    Command, ControlError, ControlMachine, HELD_REASON_LENGTH_MAX, KEYS_IN_LEASE_MAX, NodeInfo, NodeRecord, PeerRecord,
+    Refusal, Response, VolumeRecord, WatermarkReport,
+};
+
+/// A good `wait_ms_max`: longer than an election.
+pub const WAIT_MS_MAX_DEFAULT: u64 = 10_000;
+/// How often volumes, keys and the closed registry are looked after when nobody asks.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(3);
+/// The pause before a registration of unknown outcome is tried again.
+const REGISTER_PAUSE: Duration = Duration::from_millis(100);
+
+/// How this node takes part in its control group.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    pub datacenter: DatacenterId,
+    /// For messages such as "110 needs a second rack in dc-a".
+    pub datacenter_name: DatacenterName,
+    pub node: NodeId,
+    /// The voters of the control group.
+    pub members: BTreeSet<NodeId>,
+    pub node_info: NodeInfo,
+    /// From the node's identity file; raised before each start.
+    pub boot_counter: u64,
+    /// The other member datacenters, in any order.
+    pub mirrors_to: Vec<DatacenterId>,
+    /// The cluster's default code: its volumes are grown at start.
+    pub code: ReplicaCode,
+    /// The longest that `start` waits for a leader, and a command for its outcome.
+    pub wait_ms_max: u64,
+}
+
+/// The control group of this node; clones share it.
+#[derive(Clone)]
+pub struct Control {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ControlConfig,
+    proposing: Arc<Proposing>,
+    writable: Writable,
+    keys: Mutex<KeyLeases>,
+    /// One lease of keys at a time, so that many waiting writers take one range.
+    leasing: tokio::sync::Mutex<()>,
+    /// Wakes the maintenance.
+    wake: Arc<Notify>,
+    /// When the registry was last closed by this node.
+    registry_closed_at: Mutex<Instant>,
+    registry_changed: watch::Sender<u64>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Control {
+    /// Starts the group, registers the node with its boot counter (rule 7), leases a key range and has the volumes of
+    /// the default code ready. A code that can't be met, or a full disk, does not fail the start: `lease_volume` says so.
+    ///
+    /// # Errors
+    /// `BootCounterWentBack` or `RegistryWentBack` when a disk went back in time; `Unavailable` without a leader in time.
+    pub async fn start(
+        config: ControlConfig,
+        host: Arc<RaftHost>,
+        clock: Arc<HybridClock>,
+        volumes: Arc<VolumeSet>,
+    ) -> Result<Control, ControlError> {
+        let machine = Arc::new(ControlMachine { datacenter: config.datacenter });
+        let started = host.start_group(GroupId::CONTROL, machine, config.members.clone()).await;
+        let group = started.map_err(|error| ControlError::Unavailable { reason: format!("start: {error}") })?;
+        let damaged = |error: crate::records::RowError| ControlError::Damaged { reason: error.to_string() };
+        let cache = RegistryCache::new(group.clone()).map_err(damaged)?;
+        let wait = Duration::from_millis(config.wait_ms_max);
+        let leadership = group.leadership();
+        let proposing = Arc::new(Proposing { group, clock, cache, leadership, wait });
+        let members = config.mirrors_to.iter().copied().chain([config.datacenter]).collect();
+        let datacenter = (config.datacenter, config.datacenter_name.clone());
+        let writable = Writable::new(datacenter, config.node, members, config.code, proposing.clone(), volumes);
+        let (stop, stopping) = watch::channel(false);
+        let inner = Arc::new(Inner {
+            config,
+            proposing,
+            writable,
+            keys: Mutex::default(),
+            leasing: tokio::sync::Mutex::default(),
+            wake: Arc::new(Notify::new()),
+            registry_closed_at: Mutex::new(Instant::now()),
+            registry_changed: watch::Sender::new(0),
+            stop,
+            tasks: Mutex::default(),
+        });
+        inner.join().await?;
+        let maintenance = maintain(Arc::downgrade(&inner), inner.wake.clone(), stopping.clone());
+        let following = follow(Arc::downgrade(&inner), inner.proposing.group.applied(), stopping);
+        inner.tasks.lock().extend([tokio::spawn(maintenance), tokio::spawn(following)]);
+        Ok(Control { inner })
+    }
+
+    /// A writable open volume of that code on this node. No round trip in the normal case.
+    ///
+    /// # Errors
+    /// `Placement` says what is missing for the code; `Volume` that no file can be made.
+    pub async fn lease_volume(&self, code: ReplicaCode) -> Result<VolumeId, ControlError> {
+        self.inner.writable.lease(code).await
+    }
+
+    /// A fid that was never issued before, with a fresh cookie. Waits only when a key range runs out faster than the
+    /// next one is leased.
+    ///
+    /// # Errors
+    /// Why no keys can be leased.
+    pub async fn next_fid(&self, volume: VolumeId) -> Result<Fid, ControlError> {
+        Ok(Fid { volume, key: self.inner.next_key().await?, cookie: entropy::cookie() })
+    }
+
+    /// An append to the volume failed or it is full: it is leased no more as of now, and sealed in the background.
+    /// A volume that is not in use here is left as it is.
+    pub async fn report_failed(&self, volume: VolumeId) {
+        self.inner.writable.retire(volume);
+        self.inner.wake.notify_one();
+    }
+
+    /// Every volume of this datacenter, by id.
+    pub fn volumes(&self) -> Vec<VolumeRecord> {
+        self.inner.proposing.cache.get().volumes.clone()
+    }
+
+    pub fn volume(&self, volume: VolumeId) -> Option<VolumeRecord> {
+        self.inner.proposing.cache.get().volume(volume).cloned()
+    }
+
+    /// Commits that no later volume is created at or below `t`; returns the closed timestamp, at least `t` (rule 13).
+    /// Without a round trip when it is closed that far.
+    ///
+    /// # Errors
+    /// As any command; it may be repeated after any.
+    pub async fn close_registry(&self, t: Timestamp) -> Result<Timestamp, ControlError> {
+        let closed = self.registry_closed();
+        if closed >= t {
+            return Ok(closed);
+        }
+        self.inner.proposing.clock.observe(t);
+        match self.inner.proposing.propose(Command::CloseRegistry { at: t }).await? {
+            Response::Closed(closed) => {
+                *self.inner.registry_closed_at.lock() = Instant::now();
+                Ok(closed)
+            }
+            other => Err(senseless(other)),
+        }
+    }
+
+    /// All volumes that hold, or will ever hold, anything stamped at or below it are in `volumes()` called after it;
+    /// use `registry` for both of one moment.
+    pub fn registry_closed(&self) -> Timestamp {
+        self.inner.proposing.cache.get().state.registry_closed
+    }
+
+    /// The volumes and the registry's closed timestamp of one moment: what a peer is told (rule 13).
+    pub fn registry(&self) -> (Vec<VolumeRecord>, Timestamp) {
+        let registry = self.inner.proposing.cache.get();
+        (registry.volumes.clone(), registry.state.registry_closed)
+    }
+
+    /// Commits the watermarks of all sources in one command; each only moves forward. Also closes the registry.
+    ///
+    /// # Errors
+    /// As any command; it may be repeated after any.
+    pub async fn report_watermarks(&self, mut reports: Vec<WatermarkReport>) -> Result<(), ControlError> {
+        for held in reports.iter_mut().filter_map(|report| report.held.as_mut()) {
+            held.truncate(held.floor_char_boundary(HELD_REASON_LENGTH_MAX));
+        }
+        // The close rides along for the price of nothing; without a stamp the reports go alone.
+        let close = self.inner.proposing.stamp().await.ok();
+        match self.inner.proposing.propose(Command::Report { watermarks: reports, close }).await? {
+            Response::Reported => {
+                if close.is_some() {
+                    *self.inner.registry_closed_at.lock() = Instant::now();
+                }
+                Ok(())
+            }
+            other => Err(senseless(other)),
+        }
+    }
+
+    /// The committed reports, by source (rule 27).
+    pub fn watermarks(&self) -> Vec<WatermarkReport> {
+        self.inner.proposing.cache.get().watermarks.clone()
+    }
+
+    /// Remembers a peer's boot counter; refuses one that went back in the same incarnation (rule 7). Equal is allowed:
+    /// a peer says hello on every connection.
+    ///
+    /// # Errors
+    /// `PeerWentBack`: the peer must not be served.
+    pub async fn register_peer(
+        &self,
+        datacenter: DatacenterId,
+        boot_counter: u64,
+        incarnation: Incarnation,
+    ) -> Result<PeerRecord, ControlError> {
+        let peer = PeerRecord { datacenter, boot_counter, incarnation };
+        if self.inner.proposing.cache.get().peers.contains(&peer) {
+            return Ok(peer);
+        }
+        match self.inner.proposing.propose(Command::RegisterPeer(peer)).await? {
+            Response::PeerRegistered(peer) => Ok(peer),
+            Response::Refused(Refusal::PeerWentBack { registered }) => {
+                Err(ControlError::PeerWentBack { datacenter, registered, given: boot_counter })
+            }
+            other => Err(senseless(other)),
+        }
+    }
+
+    /// The peer datacenters as they last said of themselves.
+    pub fn peers(&self) -> Vec<PeerRecord> {
+        self.inner.proposing.cache.get().peers.clone()
+    }
+
+    /// This datacenter's own boot counter, which it tells its peers: raised by each registration of a node.
+    pub fn boot_counter(&self) -> u64 {
+        self.inner.proposing.cache.get().state.boot_counter
+    }
+
+    pub fn nodes(&self) -> Vec<NodeRecord> {
+        self.inner.proposing.cache.get().nodes.clone()
+    }
+
+    /// The leader that this node knows of, and the term.
+    pub fn leader(&self) -> Option<(NodeId, u64)> {
+        let Leadership { leader, term, .. } = *self.inner.proposing.leadership.borrow();
+        Some((leader?, term))
+    }
+
+    /// Bumped by every applied command, watermark reports included.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.proposing.group.applied()
+    }
+
+    /// Bumped only when a volume's record or the registry's closed timestamp moved.
+    pub fn registry_changed(&self) -> watch::Receiver<u64> {
+        self.inner.registry_changed.subscribe()
+    }
+
+    /// Whether the group has a leader and a volume of the default code takes appends.
+    pub fn ready(&self) -> bool {
+        self.leader().is_some() && self.inner.writable.first(self.inner.config.code).is_some()
+    }
+
+    /// Ends the background tasks.
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of control has panicked");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The order of a start: lead, register, check the files, and only then lease and create.
+    async fn join(&self) -> Result<(), ControlError> {
+        self.proposing.serving().await?;
+        let registry = self.proposing.cache.get();
+        self.proposing.clock.observe(registry.state.registry_closed);
+        self.register_node().await?;
+        self.writable.check_files()?;
+        self.lease_keys().await?;
+        if let Err(error) = self.writable.grow_all().await {
+            tracing::warn!(%error, "no volumes are ready yet");
+        }
+        Ok(())
+    }
+
+    /// Rule 7. The session lets a registration of unknown outcome be repeated without looking like a second boot.
+    async fn register_node(&self) -> Result<(), ControlError> {
+        let ControlConfig { node, node_info: info, boot_counter, .. } = &self.config;
+        let (node, boot_counter, session) = (*node, *boot_counter, entropy::request_id());
+        let deadline = Instant::now() + self.proposing.wait;
+        loop {
+            let command = Command::RegisterNode { node, info: info.clone(), boot_counter, session };
+            match self.proposing.propose(command).await {
+                Ok(Response::NodeRegistered { .. }) => return Ok(()),
+                Ok(Response::Refused(Refusal::BootCounterWentBack { registered })) => {
+                    return Err(ControlError::BootCounterWentBack { node, registered, given: boot_counter });
+                }
+                Ok(other) => return Err(senseless(other)),
+                Err(ControlError::Unknown | ControlError::NotLeader { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(REGISTER_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn next_key(&self) -> Result<NeedleKey, ControlError> {
+        if let Some(key) = self.take_key() {
+            return Ok(key);
+        }
+        let _leasing = self.leasing.lock().await;
+        loop {
+            if let Some(key) = self.take_key() {
+                return Ok(key);
+            }
+            self.lease_keys().await?;
+        }
+    }
+
+    fn take_key(&self) -> Option<NeedleKey> {
+        let mut keys = self.keys.lock();
+        let key = keys.next()?;
+        if keys.wants_more() {
+            self.wake.notify_one();
+        }
+        Some(key)
+    }
+
+    async fn lease_keys(&self) -> Result<(), ControlError> {
+        let command = Command::LeaseKeys { node: self.config.node, count: KEYS_IN_LEASE_MAX };
+        match self.proposing.propose(command).await? {
+            Response::Keys { first, count } => {
+                self.keys.lock().add(first, count);
+                Ok(())
+            }
+            other => Err(senseless(other)),
+        }
+    }
+
+    /// One round of the background work. What fails is tried again in the next.
+    async fn maintain(&self) {
+        if !self.proposing.is_serving() {
+            return;
+        }
+        self.writable.seal_retired().await;
+        if let Err(error) = self.writable.grow_all().await {
+            tracing::warn!(%error, "no further volume is ready");
+        }
+        let wants_keys = self.keys.lock().wants_more();
+        if wants_keys && let Err(error) = self.lease_keys().await {
+            tracing::warn!(%error, "no needle keys in reserve");
+        }
+        self.close_registry_if_due().await;
+    }
+
+    /// So that the volume registry does not hold W_data back where nobody reports watermarks (rule 13).
+    async fn close_registry_if_due(&self) {
+        let due = self.registry_closed_at.lock().elapsed() >= MAINTENANCE_INTERVAL;
+        if !due || self.config.mirrors_to.is_empty() {
+            return;
+        }
+        let Ok(at) = self.proposing.stamp().await else { return };
+        match self.proposing.propose(Command::CloseRegistry { at }).await {
+            Ok(_) => *self.registry_closed_at.lock() = Instant::now(),
+            Err(error) => tracing::debug!(%error, "the registry was not closed"),
+        }
+    }
+}
+
+/// Looks after volumes and keys until `stop` is set or the last handle is gone.
+async fn maintain(inner: Weak<Inner>, wake: Arc<Notify>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = strong.maintain() => {}
+        }
+        drop(strong);
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = wake.notified() => {}
+            () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+        }
+    }
+}
+
+/// Tells the followers of the registry when it has changed, and only then.
+async fn follow(inner: Weak<Inner>, mut applied: watch::Receiver<u64>, mut stop: watch::Receiver<bool>) {
+    loop {
+        match inner.upgrade() {
+            None => return,
+            Some(inner) => {
+                let version = inner.proposing.cache.get().state.registry_version;
+                inner.registry_changed.send_if_modified(|known| std::mem::replace(known, version) != version);
+            }
+        }
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            changed = applied.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Returns once `stop` is set or its sender is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}

@@ -1,0 +1,132 @@
+//! `apply`: one command against one partition. Here is the frame: the state row, the log, rows that lose their place.
+//! Each kind of command has its file below.
+//!
+//! Invariants: everything goes into the one write set of the view; the state row is written last and only when it
+//! changed; a log entry's cursors and position are those of the moment of apply.
+
+mod catalog;
+mod local;
+mod objects;
+mod remote;
+mod supersede;
+mod uploads;
+
+use bytes::Bytes;
+use meridian_replicator::{LogEntry, OriginCursor};
+use meridian_types::{BucketId, DatacenterId, Incarnation, Stamp, Timestamp};
+
+use crate::command::{Command, Response};
+use crate::keys;
+use crate::kv::Overlay;
+use crate::machine::{IndexMachine, MachineError};
+use crate::queries::{self, LOG_HASH_LENGTH};
+use crate::rows::{FenceRow, PartitionState, Row};
+
+/// Applies one command and returns its answer.
+pub(crate) fn apply(
+    machine: &IndexMachine,
+    view: &mut Overlay<'_>,
+    command: Command,
+) -> Result<Response, MachineError> {
+    let before = queries::state(view)?;
+    let mut apply = Apply { machine, view, state: before.clone() };
+    let response = match command {
+        Command::Local(proposals) => Response::Local(apply.local(proposals)?),
+        Command::Remote(batch) => Response::Remote(apply.remote(&batch)?),
+        Command::Close(at) => Response::Closed(apply.close(at)),
+        Command::Fence { bucket, raised } => {
+            apply.fence(bucket, raised)?;
+            Response::Done
+        }
+        Command::RaiseIncarnation { to } => {
+            apply.raise_incarnation(to);
+            Response::Done
+        }
+    };
+    if apply.state != before {
+        let row = apply.state.to_record();
+        apply.view.put(keys::STATE.to_vec(), row);
+    }
+    Ok(response)
+}
+
+/// An apply under way.
+struct Apply<'v, 'b> {
+    machine: &'v IndexMachine,
+    view: &'v mut Overlay<'b>,
+    state: PartitionState,
+}
+
+impl Apply<'_, '_> {
+    fn datacenter(&self) -> DatacenterId {
+        self.machine.datacenter
+    }
+
+    /// Nothing of this datacenter is stamped at or below `at` from here on (rule 9): the closed timestamp is a
+    /// committed entry like any other.
+    fn close(&mut self, at: Timestamp) -> Timestamp {
+        self.state.closed = self.state.closed.max(at);
+        self.state.greatest = self.state.greatest.max(at);
+        self.state.closed
+    }
+
+    fn fence(&mut self, bucket: BucketId, raised: bool) -> Result<(), MachineError> {
+        let key = keys::fence(bucket);
+        if raised == queries::is_fenced(self.view, bucket)? {
+            return Ok(());
+        }
+        if raised {
+            self.view.put(key, FenceRow { raised }.to_record());
+            self.state.fences += 1;
+        } else {
+            self.view.delete(key);
+            self.state.fences = self.state.fences.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Rule 7: the sequence goes on counting and the hash goes on chaining under the new incarnation.
+    fn raise_incarnation(&mut self, to: Incarnation) {
+        self.state.incarnation = self.state.incarnation.max(to);
+    }
+
+    /// Whether a bucket's mutations are refused (rule 18).
+    fn is_fenced(&self, bucket: BucketId) -> Result<bool, MachineError> {
+        Ok(self.state.fences > 0 && queries::is_fenced(self.view, bucket)?)
+    }
+
+    /// The place in the own log that the next entry gets.
+    fn next_place(&self) -> OriginCursor {
+        OriginCursor { incarnation: self.state.incarnation, sequence: self.state.next }
+    }
+
+    /// Appends an own mutation to the log, with the cursors as of now (rule 16).
+    fn append_log(&mut self, stamp: Stamp, mutation: Bytes) {
+        let place = self.next_place();
+        let entry = LogEntry {
+            stamp,
+            incarnation: place.incarnation,
+            sequence: place.sequence,
+            cursors: self.state.cursors.clone(),
+            mutation,
+        };
+        let encoded = entry.encode();
+        let hash = self.state.head.chain(&encoded);
+        let mut row = Vec::with_capacity(LOG_HASH_LENGTH + encoded.len());
+        row.extend_from_slice(&hash.0);
+        row.extend_from_slice(&encoded);
+        self.view.put(keys::log(stamp.datacenter, place.incarnation, place.sequence), row);
+        self.state.head = hash;
+        self.state.head_incarnation = place.incarnation;
+        self.state.next = place.sequence.next();
+        self.stamped(stamp);
+    }
+
+    /// An own stamp has been used: later ones must be above it (rule 9), so it is closed as well.
+    fn stamped(&mut self, stamp: Stamp) {
+        self.close(stamp.timestamp);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Rows that take a place and rows that lose one.
+//!
+//! Invariants: whichever row loses stays whole in the reclaim queue, under the stamp that superseded it (rule 14), also
+//! one that lost on arrival: should the winner's bytes be lost with their datacenter, it is what the key falls back to.
+//! Each concurrent loser is recorded (rule 16). A part leaves its upload for the queue or for an object, never both.
+
+use meridian_types::{BucketId, ObjectKey, Stamp, UploadId};
+
+use crate::apply::Apply;
+use crate::keys;
+use crate::kv::{KvRead, Step};
+use crate::machine::{CONFLICTS_KEPT_MAX, MachineError};
+use crate::merge::{Merge, merge};
+use crate::rows::{ConflictRow, LostWrite, ObjectVersion, Part, ReclaimRow, Row, VersionKind};
+
+impl Apply<'_, '_> {
+    /// Merges a null version, own or remote, into the row of its key; `existing` is what the row holds.
+    pub(super) fn place_null(
+        &mut self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        incoming: ObjectVersion,
+        existing: Option<ObjectVersion>,
+    ) -> Result<(), MachineError> {
+        let (winner, loser, concurrent) = match (merge(existing.as_ref(), &incoming), existing) {
+            (Merge::Same, _) => return Ok(()),
+            (Merge::Incoming { concurrent }, existing) => {
+                self.view.put(keys::object_null(bucket, key), incoming.encode());
+                match existing {
+                    Some(existing) => (incoming, existing, concurrent),
+                    None => return Ok(()),
+                }
+            }
+            (Merge::Existing { concurrent }, Some(existing)) => (existing, incoming, concurrent),
+            (Merge::Existing { .. }, None) => unreachable!("nothing can't win"),
+        };
+        if concurrent {
+            let lost = match &loser.kind {
+                VersionKind::Object(body) => LostWrite::Object { size: body.size, etag: body.etag.clone() },
+                VersionKind::DeleteMarker | VersionKind::Tombstone => LostWrite::Delete,
+            };
+            let (winner, loser) = (winner.stamp, loser.stamp);
+            let row = ConflictRow::Object { bucket, key: key.clone(), winner, loser, lost };
+            self.record_conflict(bucket, key.as_str(), &row)?;
+        }
+        self.queue_version(winner.stamp, &winner.kind, bucket, key, loser);
+        Ok(())
+    }
+
+    /// Adds a version of its own. All versions stay, so nothing loses its place.
+    pub(super) fn place_version(
+        &mut self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: ObjectVersion,
+    ) -> Result<(), MachineError> {
+        let marker = keys::versions_marker(bucket);
+        if self.view.get(&marker)?.is_none() {
+            self.view.put(marker, Vec::new());
+            self.state.versioned_buckets += 1;
+        }
+        self.view.put(keys::object_version(bucket, key, version.stamp), version.encode());
+        Ok(())
+    }
+
+    fn queue_version(
+        &mut self,
+        superseding: Stamp,
+        winner: &VersionKind,
+        bucket: BucketId,
+        key: &ObjectKey,
+        loser: ObjectVersion,
+    ) {
+        if *winner == VersionKind::Tombstone && loser.kind == VersionKind::Tombstone {
+            return; // it has no bytes, and the newer delete can't be lost in its stead
+        }
+        let row = keys::reclaim_version(superseding, bucket, key, loser.stamp);
+        self.view.put(row, ReclaimRow::Version(loser).to_record());
+    }
+
+    pub(super) fn queue_part(
+        &mut self,
+        superseding: Stamp,
+        bucket: BucketId,
+        key: &ObjectKey,
+        upload: UploadId,
+        number: u16,
+        part: Part,
+    ) {
+        let row = keys::reclaim_part(superseding, bucket, key, upload, number);
+        self.view.put(row, ReclaimRow::Part { upload, number, part }.to_record());
+    }
+
+    /// `key` is empty for a bucket's own row.
+    pub(super) fn record_conflict(
+        &mut self,
+        bucket: BucketId,
+        key: &str,
+        conflict: &ConflictRow,
+    ) -> Result<(), MachineError> {
+        let row = keys::conflict(conflict.loser(), bucket, key);
+        if self.view.get(&row)?.is_none() {
+            self.state.conflicts += 1;
+        }
+        self.view.put(row, conflict.to_record());
+        while self.state.conflicts > CONFLICTS_KEPT_MAX {
+            let mut oldest = None;
+            self.view.scan(keys::CONFLICTS, &keys::successor(keys::CONFLICTS.to_vec()), &mut |row, _| {
+                oldest = Some(row.to_vec());
+                Step::Stop
+            })?;
+            let Some(oldest) = oldest else {
+                return Err(MachineError::Invariant(format!("{} conflicts counted, none kept", self.state.conflicts)));
+            };
+            self.view.delete(oldest);
+            self.state.conflicts -= 1;
+        }
+        Ok(())
+    }
+}

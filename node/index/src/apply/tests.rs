@@ -1,0 +1,6 @@
+//! `apply` command by command; several datacenters together are in `convergence_tests`.
+
+mod catalog;
+mod local;
+mod remote;
+mod uploads;

@@ -1,0 +1,280 @@
+//! Commands and responses: what a raft group's log carries and what `apply` answers.
+//!
+//! A command's bytes are the raft entry's payload and so are durable; both forms are records with a version. What
+//! changes in the object index is a [`Mutation`], which the replication log carries to the other datacenters.
+//!
+//! Invariants: a proposal says all that `apply` needs (rule 12); equal bytes mean equal effects on equal state.
+
+use bytes::Bytes;
+use meridian_replicator::{Batch, Cursor};
+use meridian_types::{
+    BucketId, BucketName, Incarnation, ObjectKey, RecordError, RequestId, Stamp, Timestamp, UploadId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog_rows::{BucketRow, BucketSettings, UserRow};
+use crate::rows::{Attributes, ObjectBody, Part, Row, VersionId, VersionKind, VersionMode, row};
+
+/// What a partition's (or the catalog's) raft group agrees on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Proposals in the order of their stamps. Answered by `Response::Local`, one outcome each.
+    Local(Vec<Proposal>),
+    /// A batch of another datacenter's log. Answered by `Response::Remote`.
+    Remote(RemoteBatch),
+    /// No later own entry will be stamped at or below this (rule 9). Answered by `Response::Closed`.
+    Close(Timestamp),
+    /// Raises or lifts a bucket's fence (rule 18). Answered by `Response::Done`.
+    Fence { bucket: BucketId, raised: bool },
+    /// Starts a new incarnation of this datacenter's log (rule 7); a lower or equal one changes nothing. Answered by
+    /// `Response::Done`.
+    RaiseIncarnation { to: Incarnation },
+}
+
+/// A batch of another datacenter's log, as pulled.
+pub type RemoteBatch = Batch;
+
+/// One mutation that a leader has stamped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Names the proposal, so that a retry is applied once (rule 11).
+    pub request: RequestId,
+    pub stamp: Stamp,
+    pub operation: Operation,
+}
+
+/// What a proposal asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Operation {
+    Put {
+        bucket: BucketId,
+        key: ObjectKey,
+        mode: VersionMode,
+        body: ObjectBody,
+        condition: Condition,
+    },
+    /// Leaves a tombstone (null) or a delete marker (versioned), also where there is nothing: another datacenter's
+    /// write with a lower stamp may be under way.
+    Delete {
+        bucket: BucketId,
+        key: ObjectKey,
+        mode: VersionMode,
+        condition: Condition,
+    },
+    CreateUpload {
+        bucket: BucketId,
+        key: ObjectKey,
+        upload: UploadId,
+        attributes: Attributes,
+        initiated: Timestamp,
+    },
+    PutPart {
+        bucket: BucketId,
+        key: ObjectKey,
+        upload: UploadId,
+        number: u16,
+        part: Part,
+    },
+    /// Order, ETags and sizes of the parts are checked in `apply`, where they can't change underneath (rule 22).
+    CompleteUpload {
+        bucket: BucketId,
+        key: ObjectKey,
+        upload: UploadId,
+        parts: Vec<PartChoice>,
+        mode: VersionMode,
+        condition: Condition,
+    },
+    AbortUpload {
+        bucket: BucketId,
+        key: ObjectKey,
+        upload: UploadId,
+    },
+    /// Catalog only (rule 17).
+    CreateBucket {
+        name: BucketName,
+        settings: BucketSettings,
+        owner: String,
+    },
+    /// Catalog only: the last step of a deletion, when every member is fenced and empty (rule 18).
+    DeleteBucket {
+        name: BucketName,
+        bucket: BucketId,
+    },
+    /// Catalog only.
+    UpdateBucket {
+        bucket: BucketId,
+        settings: BucketSettings,
+    },
+    /// Catalog only. `updated` is set by `apply`.
+    PutUser(UserRow),
+}
+
+/// A part that a client names in its Complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartChoice {
+    pub number: u16,
+    /// Without quotes.
+    pub etag: String,
+}
+
+/// What must hold of the key's current object for the mutation to happen; checked in `apply`, and so atomic.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Condition {
+    #[default]
+    None,
+    /// `If-None-Match: *`
+    Absent,
+    /// `If-Match`; without quotes. `*` is met by any object.
+    Etag(String),
+}
+
+/// What `apply` answers to a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// One outcome a proposal, in their order.
+    Local(Vec<Outcome>),
+    Remote(RemoteOutcome),
+    /// The partition's closed timestamp, at or above the one asked for.
+    Closed(Timestamp),
+    Done,
+}
+
+/// What became of a proposal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// `replaced`: an object was visible there before.
+    Stored {
+        stamp: Stamp,
+        version: VersionId,
+        replaced: bool,
+    },
+    /// `existed`: an object was visible there before.
+    Deleted {
+        stamp: Stamp,
+        existed: bool,
+    },
+    PartStored,
+    UploadCreated,
+    Aborted,
+    Completed {
+        stamp: Stamp,
+        etag: String,
+        size: u64,
+    },
+    /// `existed`: the name has an active bucket already, and nothing changed.
+    BucketCreated {
+        bucket: BucketId,
+        existed: bool,
+    },
+    BucketDeleted,
+    BucketUpdated,
+    UserStored,
+    /// The stamp is not above the greatest applied one: propose again with one above it (rule 9). Not remembered.
+    Restamp {
+        above: Timestamp,
+    },
+    PreconditionFailed,
+    NoSuchUpload,
+    /// No such part, another ETag, or a number outside 1..=10,000; 0 when no part was named.
+    InvalidPart(u16),
+    InvalidPartOrder,
+    PartTooSmall(u16),
+    /// The bucket's deletion is under way or done here.
+    Fenced,
+    /// The bucket has been deleted, or the name holds a later one.
+    BucketGone,
+    NoSuchBucket,
+    /// More chunks or bytes than a row or a log entry takes.
+    TooLarge,
+    /// The proposal went to the wrong group: a catalog operation to a partition or the reverse, or a stamp or an
+    /// upload of another datacenter.
+    Misdirected,
+    /// The user's name or an access key is empty or holds a NUL byte.
+    InvalidUser,
+}
+
+/// What became of a batch of another datacenter's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum RemoteOutcome {
+    Applied(Cursor),
+    /// It does not follow the cursor: a duplicate or a gap (rule 12).
+    Ignored(Cursor),
+    /// It can't be applied; nothing of it was. The stream holds and shows the reason (rule 12).
+    Rejected {
+        cursor: Cursor,
+        reason: String,
+    },
+}
+
+/// What the replication log carries: a change that merges into any state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mutation {
+    Object { bucket: BucketId, key: ObjectKey, mode: VersionMode, kind: VersionKind },
+    Bucket(BucketRow),
+    User(UserRow),
+}
+
+/// The newest known form of an encoded mutation.
+const MUTATION_VERSION: u8 = 1;
+
+/// Why a mutation in a log entry can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MutationError {
+    #[error("mutation is empty")]
+    Empty,
+    #[error("mutation has version {found}, newest known {MUTATION_VERSION}")]
+    Version { found: u8 },
+    #[error("mutation does not decode: {0}")]
+    Body(String),
+}
+
+impl Mutation {
+    /// Version byte, then postcard. The log entry around it carries the checksum.
+    pub fn encode(&self) -> Bytes {
+        let bytes = postcard::to_extend(self, vec![MUTATION_VERSION]).expect("our types serialise into memory");
+        Bytes::from(bytes)
+    }
+
+    /// # Errors
+    /// `MutationError` when it is of a newer version or does not decode.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MutationError> {
+        let (version, body) = bytes.split_first().ok_or(MutationError::Empty)?;
+        if *version != MUTATION_VERSION {
+            return Err(MutationError::Version { found: *version });
+        }
+        let (mutation, rest) =
+            postcard::take_from_bytes(body).map_err(|error| MutationError::Body(error.to_string()))?;
+        if rest.is_empty() { Ok(mutation) } else { Err(MutationError::Body(format!("{} bytes too many", rest.len()))) }
+    }
+}
+
+row!(Command, Command, 1);
+row!(Response, Response, 1);
+row!(Outcome, RememberedRequest, 1);
+
+impl Command {
+    pub fn encode(&self) -> Bytes {
+        self.to_record().into()
+    }
+
+    /// # Errors
+    /// `RecordError` when the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        Self::from_record(bytes)
+    }
+}
+
+impl Response {
+    pub fn encode(&self) -> Bytes {
+        self.to_record().into()
+    }
+
+    /// # Errors
+    /// `RecordError` when the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        Self::from_record(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

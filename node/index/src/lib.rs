@@ -1,0 +1,44 @@
+//! The object index of a partition and the catalog as state machines over a small ordered key-value trait.
+//!
+//! A raft group hands each committed command to [`IndexMachine`], which answers and writes through an overlay that
+//! the shell commits as one atomic batch. Gateways and the replication driver read through the functions of
+//! [`queries`]. Pure: no I/O, no clock, no randomness; the same code runs in a node and in simulation.
+//!
+//! Invariants: `apply` depends on nothing but the view and the command; the replication-log entry, the superseded row
+//! and the cursor stand in the same write set as the change they belong to; every datacenter that applied the same
+//! entries, in whatever interleaving of origins, shows the same objects.
+
+mod apply;
+mod catalog_rows;
+mod command;
+#[cfg(test)]
+mod convergence_tests;
+mod error;
+mod etag;
+mod keys;
+pub mod kv;
+mod list;
+mod machine;
+mod merge;
+pub mod queries;
+mod rows;
+#[cfg(test)]
+mod testing;
+
+pub use catalog_rows::{
+    AccessKey, BucketRow, BucketSettings, BucketState, Secret, StoredBucket, UserRow, UserState, Versioning,
+};
+pub use command::{
+    Command, Condition, Mutation, MutationError, Operation, Outcome, PartChoice, Proposal, RemoteBatch, RemoteOutcome,
+    Response,
+};
+pub use error::IndexError;
+pub use list::{ListPage, ListQuery, list};
+pub use machine::{
+    CONFLICTS_KEPT_MAX, IndexMachine, Machine, MachineError, REQUESTS_REMEMBERED_MAX, UPLOADS_REMEMBERED_MAX,
+};
+pub use merge::{BucketMerge, Merge, merge, merge_bucket, merge_user};
+pub use rows::{
+    Attributes, Checksum, ChecksumAlgorithm, ChunkRef, ConflictRow, FenceRow, LostWrite, ObjectBody, ObjectVersion,
+    Part, PartSize, PartitionState, ReclaimRow, UploadRow, VersionId, VersionKind, VersionMode,
+};

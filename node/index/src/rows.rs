@@ -1,0 +1,339 @@
+//! What a partition's rows hold: object versions, parts and uploads, recorded losers, superseded rows, fences, and
+//! the state of the partition itself. The catalog's rows stand in `catalog_rows`, the keys in `keys`.
+//!
+//! These are plain values with their durable form; who wins is decided in `merge`, what changes in `apply`.
+//! The layouts are drawn in docs/formats/object-rows.md.
+//!
+//! Invariants: each row is one record of `meridian_types::encode_record` with a version of its own; a chunk stands in
+//! exactly one row (rule 14); a one-chunk object without headers takes at most 150 bytes beside its key.
+
+use meridian_replicator::{CursorVector, OriginCursor};
+use meridian_types::{
+    BucketId, BucketName, EntryHash, Fid, Incarnation, ObjectKey, RecordError, RecordKind, Sequence, Stamp, Timestamp,
+    UploadId, decode_record, encode_record,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog_rows::BucketRow;
+
+/// A piece of an object: one needle, and where it ends in its volume (so that a mirror can tell whether it has it).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRef {
+    pub fid: Fid,
+    /// Bytes of data, without the needle's header.
+    pub length: u32,
+    /// The byte after the needle in its volume file.
+    pub end_offset: u64,
+    /// What the volume's primary stamped the needle with (rule 13).
+    pub stamp: Timestamp,
+}
+
+/// A part of a completed multipart object, so that `partNumber` reads find their range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartSize {
+    pub number: u16,
+    pub size: u64,
+}
+
+/// Which checksum a client asked to be kept. Discriminants are on disk: never reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChecksumAlgorithm {
+    Crc32,
+    Crc32c,
+    Crc64Nvme,
+    Sha1,
+    Sha256,
+}
+
+/// A checksum kept beside the ETag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checksum {
+    pub algorithm: ChecksumAlgorithm,
+    /// The raw value, big-endian, as the algorithm gives it.
+    pub value: Vec<u8>,
+    /// A checksum of the parts' checksums rather than of the whole object.
+    pub composite: bool,
+}
+
+/// Headers, user metadata and tags: what a client set and reads back unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    pub content_type: Option<String>,
+    pub cache_control: Option<String>,
+    pub content_disposition: Option<String>,
+    pub content_encoding: Option<String>,
+    pub content_language: Option<String>,
+    pub expires: Option<String>,
+    pub user_metadata: Vec<(String, String)>,
+    pub tags: Vec<(String, String)>,
+}
+
+/// An object's bytes and what is told about them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectBody {
+    /// Bytes; the sum of the chunks' lengths.
+    pub size: u64,
+    /// Hex MD5, or `md5-n` of a multipart object; no quotes.
+    #[serde(with = "crate::etag")]
+    pub etag: String,
+    pub attributes: Attributes,
+    pub chunks: Vec<ChunkRef>,
+    /// Empty unless the object came from a multipart upload.
+    pub parts: Vec<PartSize>,
+    pub checksums: Vec<Checksum>,
+}
+
+/// A part of an upload under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Bytes.
+    pub size: u64,
+    /// Hex MD5 of the part; no quotes.
+    #[serde(with = "crate::etag")]
+    pub etag: String,
+    pub chunks: Vec<ChunkRef>,
+    /// When it was stored: its `LastModified`.
+    pub stored: Timestamp,
+}
+
+/// Whether a mutation replaces the null version or adds a version of its own. Entries carry it, so that `apply` never
+/// asks the catalog (rule 12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionMode {
+    Null,
+    Versioned,
+}
+
+impl VersionMode {
+    /// The id that a version stamped `stamp` has in this mode.
+    pub fn version_id(self, stamp: Stamp) -> VersionId {
+        match self {
+            VersionMode::Null => VersionId::Null,
+            VersionMode::Versioned => VersionId::Stamp(stamp),
+        }
+    }
+}
+
+/// A version's id; a versioned one derives from its stamp, so that concurrent writes both stay and have one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VersionId {
+    Null,
+    Stamp(Stamp),
+}
+
+impl VersionId {
+    pub fn mode(self) -> VersionMode {
+        match self {
+            VersionId::Null => VersionMode::Null,
+            VersionId::Stamp(_) => VersionMode::Versioned,
+        }
+    }
+}
+
+/// What a version is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most versions are objects, and a box would cost each read an allocation"
+)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionKind {
+    Object(ObjectBody),
+    /// A delete in a versioned bucket: a version of its own.
+    DeleteMarker,
+    /// A delete of the null version; it lives until stable time has passed it.
+    Tombstone,
+}
+
+impl VersionKind {
+    /// Whether a client sees an object.
+    pub fn is_visible(&self) -> bool {
+        matches!(self, VersionKind::Object(_))
+    }
+
+    pub fn body(&self) -> Option<&ObjectBody> {
+        match self {
+            VersionKind::Object(body) => Some(body),
+            VersionKind::DeleteMarker | VersionKind::Tombstone => None,
+        }
+    }
+}
+
+/// One version of one key: a row of the object index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectVersion {
+    pub stamp: Stamp,
+    pub version: VersionId,
+    pub kind: VersionKind,
+    /// Where its entry stands in the log of `stamp.datacenter`.
+    pub origin: OriginCursor,
+    /// What its origin's partition had applied from the other datacenters; decides concurrency (rule 16).
+    pub cursors: CursorVector,
+}
+
+impl ObjectVersion {
+    /// The object's body, when this version is one.
+    pub fn body(&self) -> Option<&ObjectBody> {
+        self.kind.body()
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        self.to_record()
+    }
+
+    /// # Errors
+    /// `RecordError` when the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        Self::from_record(bytes)
+    }
+}
+
+/// A multipart upload under way. It lives in the datacenter that its id names and in no log (rule 22).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadRow {
+    pub key: ObjectKey,
+    pub upload: UploadId,
+    pub attributes: Attributes,
+    pub initiated: Timestamp,
+}
+
+/// A row that lost its place, whole, until stable-data has passed the stamp that superseded it (rule 14).
+#[expect(clippy::large_enum_variant, reason = "most rows of the queue are versions")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReclaimRow {
+    Version(ObjectVersion),
+    /// A part that was replaced, left out of the completed object, or aborted.
+    Part {
+        upload: UploadId,
+        number: u16,
+        part: Part,
+    },
+}
+
+/// A concurrent write that lost, so that nobody wonders where it went (rule 16).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConflictRow {
+    Object {
+        bucket: BucketId,
+        key: ObjectKey,
+        winner: Stamp,
+        loser: Stamp,
+        lost: LostWrite,
+    },
+    /// The settings or the owner of a concurrent creation that did not stay (rule 17).
+    Bucket {
+        name: BucketName,
+        winner: Stamp,
+        loser: Stamp,
+        lost: Box<BucketRow>,
+    },
+}
+
+impl ConflictRow {
+    /// The stamp of the write that lost, which orders the records.
+    pub fn loser(&self) -> Stamp {
+        match self {
+            ConflictRow::Object { loser, .. } | ConflictRow::Bucket { loser, .. } => *loser,
+        }
+    }
+}
+
+/// What a recorded loser was. Its row stays whole in the reclaim queue meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LostWrite {
+    Object {
+        size: u64,
+        #[serde(with = "crate::etag")]
+        etag: String,
+    },
+    Delete,
+}
+
+/// A bucket whose deletion is under way or done: `apply` refuses its mutations and uploads (rule 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceRow {
+    pub raised: bool,
+}
+
+/// A partition's own state: one row, rewritten by each apply that changes anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionState {
+    /// The greatest applied stamp, own, merged or closed: a local mutation must be above it (rule 9).
+    pub greatest: Timestamp,
+    /// No later entry of this datacenter will be stamped at or below it.
+    pub closed: Timestamp,
+    /// The incarnation of this datacenter's log (rule 7).
+    pub incarnation: Incarnation,
+    /// The sequence that the next own entry gets.
+    pub next: Sequence,
+    /// The incarnation and hash of the last own entry, whose sequence is the one before `next`.
+    pub head_incarnation: Incarnation,
+    pub head: EntryHash,
+    /// How far the other datacenters' logs are applied here; what a mutation carries (rule 16).
+    pub cursors: CursorVector,
+    /// Requests remembered so far: the next slot of their ring (rule 11).
+    pub requests: u64,
+    /// Completed uploads remembered so far: the next slot of their ring (rule 22).
+    pub completions: u64,
+    /// Conflict rows kept.
+    pub conflicts: u64,
+    /// Fences raised, so that an apply need not look for one when there is none.
+    pub fences: u32,
+    /// Buckets that hold versions here, so that an apply need not look for any when there are none.
+    pub versioned_buckets: u32,
+}
+
+impl Default for PartitionState {
+    /// Of a partition that has applied nothing.
+    fn default() -> Self {
+        Self {
+            greatest: Timestamp::ZERO,
+            closed: Timestamp::ZERO,
+            incarnation: Incarnation(0),
+            next: Sequence(1),
+            head_incarnation: Incarnation(0),
+            head: EntryHash::START,
+            cursors: CursorVector::default(),
+            requests: 0,
+            completions: 0,
+            conflicts: 0,
+            fences: 0,
+            versioned_buckets: 0,
+        }
+    }
+}
+
+/// A value with a record kind and a version of its own.
+pub(crate) trait Row: Serialize + DeserializeOwned {
+    const KIND: RecordKind;
+    const VERSION: u8;
+
+    fn to_record(&self) -> Vec<u8> {
+        encode_record(Self::KIND, Self::VERSION, self)
+    }
+
+    fn from_record(bytes: &[u8]) -> Result<Self, RecordError> {
+        decode_record(Self::KIND, Self::VERSION, bytes)
+    }
+}
+
+macro_rules! row {
+    ($type:ty, $kind:ident, $version:literal) => {
+        impl crate::rows::Row for $type {
+            const KIND: meridian_types::RecordKind = meridian_types::RecordKind::$kind;
+            const VERSION: u8 = $version;
+        }
+    };
+}
+pub(crate) use row;
+
+row!(ObjectVersion, ObjectRow, 1);
+row!(UploadRow, UploadRow, 1);
+row!(Part, PartRow, 1);
+row!(ReclaimRow, ReclaimRow, 1);
+row!(ConflictRow, ConflictRow, 1);
+row!(FenceRow, FenceRow, 1);
+row!(PartitionState, PartitionState, 1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! Stored bytes on their way out: piece by piece, one piece read ahead, verified before they leave.
+//!
+//! Invariants: a stream delivers exactly the bytes of its range or ends with an error (promise 8); a piece's bytes
+//! count in the budget until the last reader has dropped them; a piece that is only read ahead never waits for budget.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use meridian_index::ChunkRef;
+use meridian_types::Fid;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use crate::objects::Inner;
+use crate::{ByteStream, ObjectError, RemoteError, StreamError};
+
+/// Piece of a chunk that is here: slow readers hold two of them.
+const LOCAL_PIECE_SIZE_MAX: u32 = 1 << 20;
+/// The longest that another datacenter may take for one piece.
+const REMOTE_WAIT: Duration = Duration::from_secs(30);
+
+/// Some bytes of one needle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Piece {
+    fid: Fid,
+    range: Range<u32>,
+}
+
+impl Piece {
+    fn size(&self) -> usize {
+        self.range.len()
+    }
+}
+
+/// Opens `range` of an object's chunks. The first piece is read here, so that bytes which can't be had are an error
+/// of the request and not of its body.
+pub(crate) async fn open_stream(
+    inner: &Arc<Inner>,
+    chunks: &[ChunkRef],
+    range: Range<u64>,
+) -> Result<ByteStream, ObjectError> {
+    let mut pieces = pieces_of(chunks, &range, |chunk| inner.piece_size(chunk))?;
+    let Some(first) = pieces.pop_front() else { return Ok(stream::empty().boxed()) };
+    let permit = inner.reserve(first.size()).await?;
+    let first = inner.read_piece(first, permit).await?;
+    if pieces.is_empty() {
+        return Ok(stream::once(async move { Ok(first) }).boxed());
+    }
+    let ahead = read_ahead(inner, &mut pieces);
+    let rest = Rest { inner: Arc::clone(inner), pieces, ahead };
+    Ok(stream::once(async move { Ok(first) }).chain(stream::unfold(Some(rest), next_piece)).boxed())
+}
+
+/// What a running stream has still to deliver.
+struct Rest {
+    inner: Arc<Inner>,
+    pieces: VecDeque<Piece>,
+    ahead: Option<JoinHandle<Result<Bytes, ObjectError>>>,
+}
+
+async fn next_piece(rest: Option<Rest>) -> Option<(Result<Bytes, StreamError>, Option<Rest>)> {
+    let mut rest = rest?;
+    let read = match rest.ahead.take() {
+        Some(task) => match task.await {
+            Ok(read) => read,
+            Err(error) => Err(ObjectError::Storage(format!("a read ended early: {error}"))),
+        },
+        None => {
+            let piece = rest.pieces.pop_front()?;
+            match rest.inner.reserve(piece.size()).await {
+                Ok(permit) => rest.inner.read_piece(piece, permit).await,
+                Err(error) => Err(error),
+            }
+        }
+    };
+    match read {
+        Ok(bytes) => {
+            rest.ahead = read_ahead(&rest.inner, &mut rest.pieces);
+            Some((Ok(bytes), Some(rest)))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a read broke off in the middle of an answer");
+            Some((Err(StreamError::Storage(error.to_string())), None))
+        }
+    }
+}
+
+/// Starts to read the next piece if there is budget for it right now.
+fn read_ahead(inner: &Arc<Inner>, pieces: &mut VecDeque<Piece>) -> Option<JoinHandle<Result<Bytes, ObjectError>>> {
+    let permit = inner.try_reserve(pieces.front()?.size())?;
+    let piece = pieces.pop_front()?;
+    let inner = Arc::clone(inner);
+    Some(tokio::spawn(async move { inner.read_piece(piece, permit).await }))
+}
+
+/// Cuts `range` of the object into pieces of its chunks, each at most as large as `size_max` says for its chunk.
+fn pieces_of(
+    chunks: &[ChunkRef],
+    range: &Range<u64>,
+    size_max: impl Fn(&ChunkRef) -> u32,
+) -> Result<VecDeque<Piece>, ObjectError> {
+    let mut pieces = VecDeque::new();
+    let mut start = 0u64;
+    for chunk in chunks {
+        let end = start + u64::from(chunk.length);
+        let (from, to) = (range.start.max(start), range.end.min(end));
+        if from < to {
+            let step = size_max(chunk).max(1);
+            // Both lie within the chunk, whose length is a u32.
+            let (mut from, to) = ((from - start) as u32, (to - start) as u32);
+            while from < to {
+                let next = from.saturating_add(step).min(to);
+                pieces.push_back(Piece { fid: chunk.fid, range: from..next });
+                from = next;
+            }
+        }
+        start = end;
+    }
+    if range.end > start {
+        // Never a short answer: the row promises more bytes than its chunks hold.
+        return Err(ObjectError::Storage(format!("the row has chunks for {start} bytes, {} are needed", range.end)));
+    }
+    Ok(pieces)
+}
+
+/// Bytes together with their place in the budget.
+struct Reserved {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Inner {
+    /// Small pieces of what is here; whole chunks of what must be fetched, since each costs a round trip.
+    fn piece_size(&self, chunk: &ChunkRef) -> u32 {
+        let here = self.volumes.state(chunk.fid.volume).is_some_and(|state| state.committed >= chunk.end_offset);
+        if here { LOCAL_PIECE_SIZE_MAX } else { chunk.length }
+    }
+
+    /// Reads a piece from the volume or mirror here, else from another datacenter.
+    async fn read_piece(&self, piece: Piece, permit: OwnedSemaphorePermit) -> Result<Bytes, ObjectError> {
+        let size = piece.size();
+        let bytes = match self.volumes.read(piece.fid, piece.range.clone()).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // Not here yet, or damaged here: another copy has it or the client gets an error (promise 8).
+                tracing::debug!(fid = ?piece.fid, %error, "asking another datacenter for bytes");
+                self.fetch_piece(&piece).await?
+            }
+        };
+        if bytes.len() != size {
+            return Err(ObjectError::Storage(format!("{} bytes of {:?} where {size} are due", bytes.len(), piece.fid)));
+        }
+        Ok(Bytes::from_owner(Reserved { bytes, _permit: permit }))
+    }
+
+    async fn fetch_piece(&self, piece: &Piece) -> Result<Bytes, ObjectError> {
+        match tokio::time::timeout(REMOTE_WAIT, self.remote.fetch(piece.fid, piece.range.clone())).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error @ (RemoteError::Unreachable { .. } | RemoteError::NotFound { .. }))) => {
+                Err(ObjectError::unavailable(format!("the object's bytes are not here: {error}")))
+            }
+            Err(_) => {
+                let datacenter = piece.fid.volume.datacenter();
+                let reason = format!("the object's bytes are not here, and datacenter {datacenter} is too slow");
+                Err(ObjectError::unavailable(reason))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meridian_types::{Cookie, DatacenterId, NeedleKey, Timestamp, VolumeId};
+
+    fn chunk(key: u64, length: u32) -> ChunkRef {
+        let volume = VolumeId::new(1, DatacenterId::new(1).unwrap()).unwrap();
+        let fid = Fid { volume, key: NeedleKey(key), cookie: Cookie(1) };
+        ChunkRef { fid, length, end_offset: 0, stamp: Timestamp::ZERO }
+    }
+
+    fn cut(range: Range<u64>, step: u32) -> Vec<(u64, Range<u32>)> {
+        let chunks = [chunk(1, 10), chunk(2, 10), chunk(3, 5)];
+        let pieces = pieces_of(&chunks, &range, |_| step).unwrap();
+        pieces.into_iter().map(|piece| (piece.fid.key.0, piece.range)).collect()
+    }
+
+    #[test]
+    fn a_range_is_cut_at_chunks_and_pieces() {
+        assert_eq!(cut(0..25, 100), vec![(1, 0..10), (2, 0..10), (3, 0..5)]);
+        assert_eq!(cut(9..11, 100), vec![(1, 9..10), (2, 0..1)]);
+        assert_eq!(cut(10..20, 4), vec![(2, 0..4), (2, 4..8), (2, 8..10)]);
+        assert_eq!(cut(24..25, 4), vec![(3, 4..5)]);
+        assert_eq!(cut(7..7, 4), vec![]);
+    }
+
+    #[test]
+    fn every_range_is_covered_exactly() {
+        for step in [1, 3, 10, 100] {
+            for start in 0..25 {
+                for end in start..=25 {
+                    let total: usize = cut(start..end, step).iter().map(|(_, range)| range.len()).sum();
+                    assert_eq!(total as u64, end - start);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_with_too_few_chunks_is_damage_and_not_a_short_answer() {
+        let short = pieces_of(&[chunk(1, 10)], &(0..11), |_| 100);
+        assert!(matches!(short, Err(ObjectError::Storage(_))));
+    }
+}

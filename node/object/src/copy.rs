@@ -1,0 +1,95 @@
+//! CopyObject: a read streamed into a put. Bytes are copied, because a chunk belongs to exactly one row (rule 14).
+//!
+//! Invariants: a copy is of one version of its source; onto itself it must change something.
+
+use meridian_index::{Attributes, Condition};
+use meridian_types::limits::PART_SIZE_MAX;
+use meridian_types::{BucketName, ObjectKey};
+
+use crate::bytes_out::open_stream;
+use crate::objects::Inner;
+use crate::read_row::ReadRow;
+use crate::{ObjectError, ObjectInfo, Objects, Preconditions, PutOutcome, PutRequest};
+
+#[derive(Debug, Clone)]
+pub struct CopySource {
+    pub bucket: BucketName,
+    pub key: ObjectKey,
+    /// A failing one is `PreconditionFailed`, also where a GET would say `NotModified`.
+    pub preconditions: Preconditions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directive {
+    Copy,
+    Replace,
+}
+
+#[derive(Debug, Clone)]
+pub struct CopyRequest {
+    pub source: CopySource,
+    pub bucket: BucketName,
+    pub key: ObjectKey,
+    pub metadata: Directive,
+    pub tags: Directive,
+    /// Headers and metadata for `metadata: Replace`, tags for `tags: Replace`.
+    pub attributes: Attributes,
+    pub condition: Condition,
+}
+
+impl Objects {
+    /// Copies an object of at most 5 GiB. Returns the new object and what was copied.
+    ///
+    /// # Errors
+    /// Those of `get` and `put`, and `CopyOntoItself`.
+    pub async fn copy(&self, request: CopyRequest) -> Result<(PutOutcome, ObjectInfo), ObjectError> {
+        let source = self.inner.copy_source(&request.source).await?;
+        let itself = request.source.bucket == request.bucket && request.source.key == request.key;
+        if itself && (request.metadata, request.tags) == (Directive::Copy, Directive::Copy) {
+            return Err(ObjectError::CopyOntoItself);
+        }
+        let size = source.info.size;
+        if size > PART_SIZE_MAX {
+            return Err(ObjectError::EntityTooLarge { size, size_max: PART_SIZE_MAX });
+        }
+        let attributes = copied_attributes(&request, &source.info.attributes);
+        let body = open_stream(&self.inner, &source.chunks, 0..size).await?;
+        // A checksum of the whole object stays true of its copy; one of its parts does not, since the copy has none.
+        let mut checksums = source.info.checksums.clone();
+        checksums.retain(|checksum| !checksum.composite);
+        let outcome = self
+            .put(PutRequest {
+                bucket: request.bucket,
+                key: request.key,
+                attributes,
+                body,
+                length: Some(size),
+                content_md5: None,
+                condition: request.condition,
+                finish: Some(Box::new(move || Ok(checksums))),
+            })
+            .await?;
+        Ok((outcome, source.info))
+    }
+}
+
+fn copied_attributes(request: &CopyRequest, source: &Attributes) -> Attributes {
+    let mut attributes = match request.metadata {
+        Directive::Copy => source.clone(),
+        Directive::Replace => request.attributes.clone(),
+    };
+    attributes.tags = match request.tags {
+        Directive::Copy => source.tags.clone(),
+        Directive::Replace => request.attributes.tags.clone(),
+    };
+    attributes
+}
+
+impl Inner {
+    /// The source's row, once its preconditions hold.
+    pub(crate) async fn copy_source(&self, source: &CopySource) -> Result<ReadRow, ObjectError> {
+        let row = self.object_row(&source.bucket, &source.key).await?;
+        source.preconditions.check_source(&row.info.etag, row.info.last_modified_unix_ms)?;
+        Ok(row)
+    }
+}

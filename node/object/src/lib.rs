@@ -1,0 +1,56 @@
+//! Object operations: what the gateways see of the store, one file per operation. Streaming both ways: bytes are cut
+//! into chunks, each chunk is durable in a volume before its reference is proposed to the key's partition.
+//!
+//! This crate parses no protocol, authenticates nobody and owns no durable format: bytes belong to `meridian-volume`,
+//! rows to `meridian-index`, raft to `meridian-meta`. It asks other datacenters only through `RemoteBytes` and
+//! `RemoteBuckets`.
+//!
+//! Invariants: an operation that answers `Ok` is durable; one that answers an error other than `Unavailable` has
+//! changed nothing visible. A body that fails in any way commits nothing. Bytes are verified before they leave.
+
+mod body;
+mod bucket;
+mod bucket_delete;
+mod bytes_in;
+mod bytes_out;
+mod copy;
+mod delete;
+mod error;
+mod get;
+mod head;
+mod list;
+mod merge;
+mod objects;
+mod precondition;
+mod propose;
+mod put;
+mod read_row;
+mod remote;
+mod upload;
+mod upload_list;
+mod user;
+
+pub use body::{BodyFinish, ByteStream, StreamError};
+pub use bucket::CreateBucketOutcome;
+pub use bucket_delete::fence_bucket;
+pub use copy::{CopyRequest, CopySource, Directive};
+pub use delete::{DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome};
+pub use error::ObjectError;
+pub use get::{GetOutcome, GetRequest};
+pub use head::{HeadOutcome, ObjectInfo};
+pub use list::{ListPage, ListRequest};
+pub use objects::{Objects, ObjectsConfig};
+pub use precondition::{EtagMatch, Preconditions, RangeSpec};
+pub use put::{PutOutcome, PutRequest};
+pub use remote::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
+pub use upload::{
+    CompleteOutcome, CompleteRequest, CopyPartRequest, CreateUploadOutcome, CreateUploadRequest, PartOutcome,
+    PutPartRequest,
+};
+pub use upload_list::{ListPartsRequest, ListUploadsRequest, PartInfo, PartsPage, UploadInfo, UploadsPage};
+
+// The words of rows that requests and answers carry: gateways see this crate and nothing below it.
+pub use meridian_index::{
+    AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Checksum, ChecksumAlgorithm, Condition, PartChoice,
+    PartSize, Secret, UserRow, UserState, VersionId, Versioning,
+};

@@ -1,0 +1,58 @@
+//! What object operations ask of other datacenters. Implemented by the replication shell; a datacenter alone uses
+//! `Unreachable` answers.
+//!
+//! Invariants: a fetch is never proxied again by the one who answers it; bytes arrive verified.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use meridian_types::{BucketId, DatacenterId, Fid, Incarnation, PartitionId, Sequence};
+
+/// Reads bytes of needles from a datacenter that has them.
+#[async_trait]
+pub trait RemoteBytes: Send + Sync {
+    /// `range` counts within the needle's data; the answer has exactly its length.
+    ///
+    /// # Errors
+    /// `RemoteError`: no holder can be reached, or none has the needle.
+    async fn fetch(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError>;
+}
+
+/// Raises or lifts a bucket's fence in every other member datacenter (rule 18).
+#[async_trait]
+pub trait RemoteBuckets: Send + Sync {
+    /// One report for each other member, none left out.
+    ///
+    /// # Errors
+    /// `RemoteError::Unreachable` naming the first member that can't be asked; others may have been fenced.
+    async fn fence(&self, bucket: BucketId, raised: bool) -> Result<Vec<FenceReport>, RemoteError>;
+}
+
+/// What one datacenter says after it committed a fence in all its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FenceReport {
+    pub datacenter: DatacenterId,
+    /// No object of the bucket is visible there.
+    pub empty: bool,
+    /// Where its own log of each partition stood once the fence was committed.
+    pub positions: Vec<FencePosition>,
+}
+
+/// The last entry of one partition's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FencePosition {
+    pub partition: PartitionId,
+    pub incarnation: Incarnation,
+    pub sequence: Sequence,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoteError {
+    /// `datacenter` is the name of the one that does not answer (or all that were tried).
+    #[error("datacenter {datacenter} can't be asked: {reason}")]
+    Unreachable { datacenter: String, reason: String },
+    /// Every holder was asked, none has it (yet).
+    #[error("no datacenter has it: {reason}")]
+    NotFound { reason: String },
+}

@@ -1,0 +1,31 @@
+//! Many raft groups over one store: openraft, its log, its state machine, its network.
+//!
+//! A node runs one [`RaftHost`]; each group of it (control, the catalog, the partitions) is a [`Group`] that takes
+//! opaque commands and applies them through a `Machine`. openraft stays inside this crate: no type of it is public, so
+//! that another release of it, or another raft, is a change of this crate only. It does not stamp, batch, retry or
+//! route: its users do. What lies on disk is docs/formats/raft-log.md.
+//!
+//! Invariants: a proposal is answered after its entry is durable on a quorum and applied here; a group whose store or
+//! machine fails stops here and never acknowledges again; openraft's allowance for logs that revert stays off (rule 7).
+
+mod error;
+mod group;
+mod host;
+mod leadership;
+mod log_store;
+mod network;
+mod record;
+mod service;
+mod snapshot;
+mod state;
+mod trim;
+mod types;
+
+pub use error::{ProposeError, RaftError, ReadError};
+pub use group::{Group, ProposalReceiver};
+pub use host::{HostConfig, PeerChannels, RaftHost};
+pub use leadership::Leadership;
+pub use service::RaftService;
+
+#[cfg(test)]
+mod suite_tests;

@@ -1,0 +1,203 @@
+//! The bulk port: needles for proxied reads and ranges of volumes for mirrors, to nodes of the cluster only.
+//!
+//! ```text
+//! GET /v1/needle/FID?from=N&to=N             bytes of a needle's data, verified before they leave
+//! GET /v1/volume/ID/GENERATION?offset=N&length=N   bytes of the volume's file below its committed length (rule 2)
+//! ```
+//!
+//! It reads only what lies on this node: a proxied request is never proxied again. 404: not here. 409: another
+//! generation of the file. 416: past the committed length. 503: anything else, with the reason as text.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use meridian_types::limits::NEEDLE_SIZE_MAX;
+use meridian_types::{Fid, FileGeneration, VolumeId};
+use meridian_volume::{VolumeError, VolumeSet};
+use meridian_wire::tls::{HANDSHAKE_TIMEOUT, Identity};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at the bulk port.
+const CONNECTIONS_MAX: usize = 256;
+/// How long a connection may take to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests in flight may go on at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Largest range of a volume in one answer.
+pub const RANGE_BYTES_MAX: usize = NEEDLE_SIZE_MAX + (64 << 10);
+
+/// Serves the bulk port until `shutdown`.
+pub async fn serve_bulk(
+    listener: TcpListener,
+    identity: &Identity,
+    volumes: Arc<VolumeSet>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let acceptor = TlsAcceptor::from(identity.rustls_server());
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept at the bulk port");
+                tokio::time::sleep(Duration::from_millis(50)).await; // EMFILE: give others time to close
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            tracing::warn!(limit = CONNECTIONS_MAX, "the bulk port is full; a connection is refused");
+            continue;
+        };
+        let (acceptor, volumes, watcher) = (acceptor.clone(), Arc::clone(&volumes), graceful.watcher());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = stream.set_nodelay(true);
+            let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake at the bulk port failed"),
+                Err(_) => return tracing::debug!("a TLS handshake at the bulk port took too long"),
+            };
+            let service = service_fn(move |request| {
+                let volumes = Arc::clone(&volumes);
+                async move { Ok::<_, Infallible>(answer(&volumes, &request).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(%error, "a bulk connection ended");
+            }
+        });
+    }
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await;
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(volumes: &VolumeSet, request: &Request<Incoming>) -> Answer {
+    if request.method() != Method::GET {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+    }
+    let Some(wanted) = Wanted::parse(request.uri().path(), request.uri().query().unwrap_or("")) else {
+        return refuse(StatusCode::BAD_REQUEST, "no such path");
+    };
+    let read = match wanted {
+        Wanted::Needle { fid, from, to } => volumes.read(fid, from..to).await,
+        Wanted::Range { volume, generation, offset, length } => {
+            volumes.read_raw(volume, generation, offset, length.min(RANGE_BYTES_MAX)).await
+        }
+    };
+    match read {
+        Ok(bytes) => Response::new(Full::new(bytes)),
+        Err(error) => refuse(status_of(&error), &error.to_string()),
+    }
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(reason.as_bytes())));
+    *response.status_mut() = status;
+    response
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Needle { fid: Fid, from: u32, to: u32 },
+    Range { volume: VolumeId, generation: FileGeneration, offset: u64, length: usize },
+}
+
+impl Wanted {
+    fn parse(path: &str, query: &str) -> Option<Self> {
+        let query: HashMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let mut parts = path.strip_prefix("/v1/")?.split('/');
+        let wanted = match (parts.next()?, parts.next()?, parts.next()) {
+            ("needle", fid, None) => {
+                let (from, to) = (query.get("from")?.parse().ok()?, query.get("to")?.parse().ok()?);
+                if from > to || to as usize > NEEDLE_SIZE_MAX {
+                    return None;
+                }
+                Self::Needle { fid: fid.parse().ok()?, from, to }
+            }
+            ("volume", volume, Some(generation)) => Self::Range {
+                volume: VolumeId::from_raw(volume.parse().ok()?).ok()?,
+                generation: FileGeneration(generation.parse().ok()?),
+                offset: query.get("offset")?.parse().ok()?,
+                length: query.get("length")?.parse().ok()?,
+            },
+            _ => return None,
+        };
+        parts.next().is_none().then_some(wanted)
+    }
+}
+
+/// The path of a needle's bytes.
+pub fn needle_path(fid: Fid, from: u32, to: u32) -> String {
+    format!("/v1/needle/{fid}?from={from}&to={to}")
+}
+
+/// The path of a range of a volume's file.
+pub fn range_path(volume: VolumeId, generation: FileGeneration, offset: u64, length: usize) -> String {
+    format!("/v1/volume/{volume}/{generation}?offset={offset}&length={length}")
+}
+
+fn status_of(error: &VolumeError) -> StatusCode {
+    match error {
+        VolumeError::NoSuchNeedle(_) | VolumeError::NoSuchVolume(_) => StatusCode::NOT_FOUND,
+        VolumeError::WrongGeneration { .. } => StatusCode::CONFLICT,
+        VolumeError::RangeOutside { .. } | VolumeError::Gap { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_parse_back_to_what_was_wanted() {
+        let fid: Fid = "769,0a0b0c0d0e".parse().unwrap();
+        let path = needle_path(fid, 3, 9);
+        let (path, query) = path.split_once('?').unwrap();
+        assert_eq!(Wanted::parse(path, query), Some(Wanted::Needle { fid, from: 3, to: 9 }));
+        let path = range_path(fid.volume, FileGeneration(2), 64, 4096);
+        let (path, query) = path.split_once('?').unwrap();
+        let wanted = Wanted::Range { volume: fid.volume, generation: FileGeneration(2), offset: 64, length: 4096 };
+        assert_eq!(Wanted::parse(path, query), Some(wanted));
+    }
+
+    #[test]
+    fn other_paths_are_refused() {
+        for (path, query) in [
+            ("/", ""),
+            ("/v1/needle/769,0a0b0c0d0e", ""),
+            ("/v1/needle/769,0a0b0c0d0e", "from=9&to=3"),
+            ("/v1/needle/769,0a0b0c0d0e", "from=0&to=4294967295"),
+            ("/v1/needle/../x", "from=0&to=1"),
+            ("/v1/volume/769", "offset=0&length=1"),
+            ("/v1/volume/0/0", "offset=0&length=1"),
+            ("/v1/volume/769/0/x", "offset=0&length=1"),
+            ("/v1/volume/769/0", "offset=-1&length=1"),
+        ] {
+            assert_eq!(Wanted::parse(path, query), None, "{path}?{query}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What the driver is told at start: this node, the other datacenters and where their nodes are, and its limits.
+
+use std::time::Duration;
+
+use meridian_types::{DatacenterId, DatacenterName, NodeId, NodeName};
+use meridian_wire::{LinkTimings, LocalNode};
+
+/// A node of another datacenter. Addresses are `HOST:PORT` and may be a proxy's: TLS checks the name.
+#[derive(Debug, Clone)]
+pub struct PeerNode {
+    pub node: NodeId,
+    pub name: NodeName,
+    pub grpc: String,
+    pub bulk: String,
+}
+
+/// Another member datacenter.
+#[derive(Debug, Clone)]
+pub struct PeerDatacenter {
+    pub id: DatacenterId,
+    pub name: DatacenterName,
+    pub nodes: Vec<PeerNode>,
+}
+
+/// How the driver behaves.
+#[derive(Debug, Clone)]
+pub struct ReplicationConfig {
+    pub local: LocalNode,
+    pub cluster_name: String,
+    pub datacenter_name: DatacenterName,
+    pub boot_counter: u64,
+    pub peers: Vec<PeerDatacenter>,
+    pub timings: LinkTimings,
+    pub limits: ReplicationLimits,
+}
+
+/// Limits of the driver; all of them hold for each source datacenter.
+#[derive(Debug, Clone)]
+pub struct ReplicationLimits {
+    /// How long a source keeps a pull open when it has nothing new.
+    pub long_poll: Duration,
+    /// What is added to it before the call counts as lost.
+    pub call_grace: Duration,
+    /// Deadline of a call that should be answered at once.
+    pub call_deadline: Duration,
+    /// First and longest pause after a failed call.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// Bytes of one fetched range of a mirror. Two full chunks with their headers, so that none is fetched twice.
+    pub mirror_range_bytes: usize,
+    /// Ranges in flight: with the size above, the byte budget of the link.
+    pub mirror_fetches_max: usize,
+    /// Failed checks of a range until it is parked.
+    pub mirror_attempts_max: u32,
+    /// Watermark reports are committed at most this often.
+    pub report_interval: Duration,
+    /// A source closes its volumes and registry this often while bytes move, and `close_interval_idle` otherwise.
+    pub close_interval: Duration,
+    pub close_interval_idle: Duration,
+}
+
+impl Default for ReplicationLimits {
+    fn default() -> Self {
+        Self {
+            long_poll: Duration::from_secs(10),
+            call_grace: Duration::from_secs(5),
+            call_deadline: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            mirror_range_bytes: (8 << 20) + (64 << 10),
+            mirror_fetches_max: 2,
+            mirror_attempts_max: 5,
+            report_interval: Duration::from_secs(1),
+            close_interval: Duration::from_secs(1),
+            close_interval_idle: Duration::from_secs(3),
+        }
+    }
+}

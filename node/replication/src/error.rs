@@ -1,0 +1,27 @@
+//! What can go wrong in the driver as a whole. Failures of single calls are link facts, not errors.
+
+use meridian_types::DatacenterId;
+
+use crate::bulk_client::BulkError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    #[error("there is no datacenter {name:?}; the members are {members}")]
+    NoSuchDatacenter { name: String, members: String },
+    #[error("datacenter {datacenter} can't be asked: {reason}")]
+    Unreachable { datacenter: String, reason: String },
+    #[error("the link to a peer: {0}")]
+    Channel(#[from] meridian_wire::ChannelError),
+    #[error("the bulk link to a peer: {0}")]
+    Bulk(#[from] BulkError),
+    #[error("{what} of datacenter {datacenter}: {source}")]
+    Meta { what: &'static str, datacenter: DatacenterId, source: meridian_meta::MetaError },
+    #[error("read the replication state: {0}")]
+    Index(#[from] meridian_index::IndexError),
+    #[error("a watermark report: {0}")]
+    Control(#[from] meridian_control::ControlError),
+    #[error("the clock gives no stamp: {0}")]
+    Clock(#[from] meridian_replicator::ClockError),
+    #[error("{text:?} is no point to wait for; write `now`")]
+    BadUntil { text: String },
+}

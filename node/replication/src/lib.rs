@@ -1,0 +1,30 @@
+//! The replication driver of a node: pulls the logs and the mirrors of the other datacenters, serves this one's, and
+//! says how far each is behind.
+//!
+//! Both lanes are pulled by the destination: metadata by gRPC (`metadata_lane`), bytes by HTTP/1.1 (`blob_lane`).
+//! What is applied, when to retry and what counts is decided in the pure crates; this crate performs it.
+//!
+//! Invariants: nothing waits for ever on a peer; a stale link state never outlives a recovered peer; all figures that
+//! are shown come from committed cursors, durable mirrors and committed reports (rule 27).
+
+mod blob_lane;
+mod bulk_client;
+mod bulk_server;
+mod config;
+mod driver;
+mod error;
+mod metadata_lane;
+mod remote;
+mod service;
+mod sources;
+mod status;
+mod wait;
+
+pub use bulk_client::{BulkClient, BulkError};
+pub use bulk_server::serve_bulk;
+pub use config::{PeerDatacenter, PeerNode, ReplicationConfig, ReplicationLimits};
+pub use driver::Replication;
+pub use error::ReplicationError;
+pub use service::ReplicationService;
+pub use status::{DatacenterStatus, LagCell, LagState, LinkStatus, ReplicationStatus, Verdict};
+pub use wait::{OriginPoint, WaitFailure, WaitReport, WaitRequest};

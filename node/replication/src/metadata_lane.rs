@@ -1,0 +1,292 @@
+//! The metadata lane: one task a source datacenter pulls the logs of all partitions that this node leads, in one
+//! long poll for all that have nothing to do, and proposes what comes to their raft groups.
+//!
+//! What to do when is decided by `replicator::Stream`, one a partition; this shell performs its effects and feeds
+//! the completions back. It keeps nothing: after a restart each stream starts at its committed cursor.
+//!
+//! Invariants: a stream has at most one pull or one proposal under way; every call has a deadline.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use meridian_index::RemoteOutcome;
+use meridian_meta::MetaError;
+use meridian_replicator::{Batch, Cursor, Effect, Event, Stream, StreamState};
+use meridian_types::limits::LOG_BATCH_SIZE_MAX;
+use meridian_types::{PartitionId, Timestamp};
+use meridian_wire::replication::{
+    HelloReply, HelloRequest, PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal,
+};
+use meridian_wire::{call, fields, unpack_entries};
+use tokio::time::MissedTickBehavior;
+
+use crate::driver::Inner;
+use crate::sources::{LaneState, Source};
+
+/// How often this node looks which partitions it leads.
+const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a task under way has come to.
+enum Completion {
+    Pulled { asked: Vec<PartitionId>, reply: Result<PullLogsReply, tonic::Status> },
+    Event { partition: PartitionId, event: Event },
+}
+
+/// Pulls from one source until the driver stops.
+pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
+    introduce(&inner, &source).await;
+    let mut lane = MetadataLane {
+        streams: BTreeMap::new(),
+        wanted: BTreeMap::new(),
+        running: FuturesUnordered::new(),
+        inner,
+        source,
+    };
+    lane.pull().await;
+}
+
+struct MetadataLane {
+    inner: Arc<Inner>,
+    source: Arc<Source>,
+    streams: BTreeMap<PartitionId, Stream>,
+    /// Streams that want a pull and are in none.
+    wanted: BTreeMap<PartitionId, Cursor>,
+    running: FuturesUnordered<BoxFuture<'static, Completion>>,
+}
+
+impl MetadataLane {
+    async fn pull(&mut self) {
+        let mut leadership = tokio::time::interval(LEADERSHIP_INTERVAL);
+        leadership.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if !self.wanted.is_empty() {
+                let wanted = std::mem::take(&mut self.wanted);
+                self.running.push(self.start_pull(wanted));
+            }
+            tokio::select! {
+                biased;
+                Some(completion) = self.running.next(), if !self.running.is_empty() => self.complete(completion),
+                _ = leadership.tick() => self.follow_leadership(),
+            }
+        }
+    }
+
+    fn follow_leadership(&mut self) {
+        for partition in self.inner.meta.partitions() {
+            let leads = self.inner.meta.serving(partition);
+            let known = self.streams.get(&partition).is_some_and(|stream| *stream.state() != StreamState::Stopped);
+            if leads && !known {
+                match self.inner.cursor(partition, self.source.id()) {
+                    Ok(cursor) => self.step(partition, Event::Started { cursor }),
+                    Err(error) => tracing::error!(%partition, %error, "read a cursor"),
+                }
+            } else if !leads && known {
+                self.step(partition, Event::LeadershipLost);
+            }
+        }
+    }
+
+    fn step(&mut self, partition: PartitionId, event: Event) {
+        let mut effects = Vec::new();
+        let now_ms = self.inner.monotonic_ms();
+        self.streams.entry(partition).or_default().step(now_ms, event, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Pull { cursor } => {
+                    self.wanted.insert(partition, cursor);
+                }
+                Effect::Propose(batch) => self.running.push(self.start_apply(partition, batch)),
+                Effect::Retry { after_ms } => self.running.push(Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                    Completion::Event { partition, event: Event::Tick }
+                })),
+                Effect::Report(state) => {
+                    if let StreamState::Held { reason, .. } = &state {
+                        tracing::warn!(source = %self.source.peer.name, %partition, %reason, "a stream is held");
+                    }
+                    self.source.update(|facts| facts.streams.insert(partition, state));
+                }
+            }
+        }
+    }
+
+    fn start_pull(&self, wanted: BTreeMap<PartitionId, Cursor>) -> BoxFuture<'static, Completion> {
+        let limits = self.inner.config.limits.clone();
+        let request = PullLogsRequest {
+            caller: self.inner.config.local.caller(),
+            cursors: wanted.iter().map(|(partition, cursor)| cursor_message(*partition, cursor)).collect(),
+            bytes_max: LOG_BATCH_SIZE_MAX as u32,
+            wait_ms: limits.long_poll.as_millis() as u32,
+            accept_zstd: true,
+        };
+        let asked = wanted.into_keys().collect();
+        let mut client = self.source.client();
+        Box::pin(async move {
+            let deadline = limits.long_poll + limits.call_grace;
+            let reply = call(deadline, request, |request| async move { client.pull_logs(request).await }).await;
+            Completion::Pulled { asked, reply }
+        })
+    }
+
+    fn start_apply(&self, partition: PartitionId, batch: Batch) -> BoxFuture<'static, Completion> {
+        let inner = Arc::clone(&self.inner);
+        let source = Arc::clone(&self.source);
+        Box::pin(async move {
+            let event = match inner.meta.apply_remote(partition, batch).await {
+                Ok(RemoteOutcome::Applied(cursor) | RemoteOutcome::Ignored(cursor)) => Event::Applied { cursor },
+                Ok(RemoteOutcome::Rejected { reason, .. }) => Event::Rejected { reason },
+                Err(MetaError::Skewed { ahead_ms }) => Event::Skewed { ahead_ms },
+                Err(error) => Event::ApplyFailed { reason: error.to_string() },
+            };
+            source.update(|_| ()); // whoever waits for a watermark looks again
+            Completion::Event { partition, event }
+        })
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Event { partition, event } => self.step(partition, event),
+            Completion::Pulled { asked, reply: Ok(reply) } => self.take_reply(asked, reply),
+            Completion::Pulled { asked, reply: Err(status) } => {
+                self.source.prefer_another();
+                let reason = status.message().to_owned();
+                self.source.update(|facts| facts.metadata_lane = LaneState::Failing { reason: reason.clone() });
+                for partition in asked {
+                    self.step(partition, Event::PullFailed { reason: reason.clone() });
+                }
+            }
+        }
+    }
+
+    fn take_reply(&mut self, asked: Vec<PartitionId>, reply: PullLogsReply) {
+        let wall = self.inner.clock.wall();
+        let source_wall = Timestamp::from_raw(reply.source_wall);
+        let mut batches: BTreeMap<u32, PartitionBatch> =
+            reply.batches.into_iter().map(|batch| (batch.partition, batch)).collect();
+        self.source.update(|facts| {
+            facts.metadata_lane = LaneState::Answered;
+            facts.clock_offset_ms = source_wall.unix_ms() as i64 - wall.unix_ms() as i64;
+            for (partition, batch) in &batches {
+                facts.heads.insert(PartitionId(*partition as u16), batch.head_sequence);
+            }
+        });
+        for partition in asked {
+            match batches.remove(&u32::from(partition.0)) {
+                Some(batch) => {
+                    let event = self.batch_event(batch);
+                    self.step(partition, event);
+                }
+                // No news: the stream is still waiting for its pull, which is simply asked again.
+                None => {
+                    let stream = self.streams.get(&partition);
+                    if let Some(cursor) = stream.and_then(Stream::cursor).filter(|_| {
+                        stream.is_some_and(|stream| *stream.state() == StreamState::Pulling)
+                    }) {
+                        self.wanted.insert(partition, *cursor);
+                    }
+                }
+            }
+        }
+    }
+
+    fn batch_event(&self, batch: PartitionBatch) -> Event {
+        let detail = || batch.refusal_detail.clone();
+        match Refusal::try_from(batch.refusal) {
+            Ok(Refusal::None) => {}
+            Ok(Refusal::NeedsFullSync) => return Event::NeedsFullSync,
+            Ok(Refusal::NotServing) => return Event::PullFailed { reason: detail() },
+            _ => return Event::Refused { reason: detail() },
+        }
+        let opened = fields::position("after", batch.after.as_ref()).map_err(|error| error.to_string()).and_then(
+            |after| Ok((after, unpack_entries(&batch).map_err(|error| error.to_string())?)),
+        );
+        match opened {
+            Ok((after, entries)) => Event::Pulled(Batch {
+                source: self.source.id(),
+                after,
+                entries,
+                closed: Timestamp::from_raw(batch.closed),
+            }),
+            Err(reason) => Event::PullFailed { reason },
+        }
+    }
+}
+
+/// Says hello until the source has answered: boot counters are told before anything is pulled (rule 7).
+async fn introduce(inner: &Inner, source: &Source) {
+    let limits = &inner.config.limits;
+    let mut pause = limits.backoff_min;
+    loop {
+        let mut client = source.client();
+        let answer =
+            call(limits.call_deadline, hello(inner), |request| async move { client.hello(request).await }).await;
+        let problem = match answer {
+            Ok(reply) => match check_hello(inner, source, &reply).await {
+                Ok(()) => {
+                    source.update(|facts| facts.metadata_lane = LaneState::Answered);
+                    return;
+                }
+                Err(problem) => {
+                    tracing::error!(source = %source.peer.name, problem, "a datacenter is not taken as a source");
+                    problem
+                }
+            },
+            Err(status) => {
+                source.prefer_another();
+                status.message().to_owned()
+            }
+        };
+        source.update(|facts| facts.metadata_lane = LaneState::Failing { reason: problem });
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(limits.backoff_max);
+    }
+}
+
+fn hello(inner: &Inner) -> HelloRequest {
+    let config = &inner.config;
+    HelloRequest {
+        caller: config.local.caller(),
+        boot_counter: inner.control.boot_counter(),
+        incarnation: inner.own_incarnation().0,
+        partitions: u32::from(inner.meta.partition_count()),
+        datacenter_name: config.datacenter_name.to_string(),
+        wall: inner.clock.wall().raw(),
+    }
+}
+
+async fn check_hello(inner: &Inner, source: &Source, reply: &HelloReply) -> Result<(), String> {
+    let id = fields::datacenter("datacenter", reply.datacenter).map_err(|error| error.to_string())?;
+    if id != source.id() {
+        return Err(format!("it says that it is datacenter {id}, expected was {}", source.id()));
+    }
+    if reply.partitions != u32::from(inner.meta.partition_count()) {
+        let ours = inner.meta.partition_count();
+        return Err(format!("it has {} partitions, this datacenter has {ours}", reply.partitions));
+    }
+    if reply.remembered_boot_counter > inner.control.boot_counter() {
+        return Err(format!(
+            "it remembers boot {} of this datacenter, which is at {}: our disks went back in time",
+            reply.remembered_boot_counter,
+            inner.control.boot_counter()
+        ));
+    }
+    let incarnation = meridian_types::Incarnation(reply.incarnation);
+    inner
+        .control
+        .register_peer(id, reply.boot_counter, incarnation)
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+fn cursor_message(partition: PartitionId, cursor: &Cursor) -> PartitionCursor {
+    PartitionCursor {
+        partition: u32::from(partition.0),
+        position: Some(cursor.position.into()),
+        applied_through: cursor.applied_through.raw(),
+    }
+}

@@ -1,0 +1,90 @@
+//! What object operations ask of other datacenters: bytes that are not here, and fences for a bucket's deletion.
+//!
+//! Invariants: a fetch reaches only bytes that lie at the asked node (it is never proxied again); a fence is reported
+//! by every other member, or the call fails naming the one that can't be asked.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use meridian_object::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
+use meridian_types::{BucketId, Fid, LogPosition, PartitionId};
+use meridian_wire::call;
+use meridian_wire::replication::FenceRequest;
+
+use crate::bulk_client::BulkError;
+use crate::bulk_server::needle_path;
+use crate::driver::Replication;
+use crate::sources::{LaneState, Source};
+
+/// Deadline of one proxied read at one datacenter; a chunk is at most 4 MiB.
+const FETCH_DEADLINE: Duration = Duration::from_secs(20);
+
+#[async_trait]
+impl RemoteBytes for Replication {
+    async fn fetch(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError> {
+        let mut holders: Vec<&Arc<Source>> = self.inner.sources.values().collect();
+        // The owner first, and those that do not answer last: they are still asked, but nobody waits for them first.
+        holders.sort_by_key(|source| {
+            let failing = matches!(source.facts.lock().blob_lane, LaneState::Failing { .. });
+            (failing, source.id() != fid.volume.datacenter())
+        });
+        let length = (range.end - range.start) as usize;
+        let path = needle_path(fid, range.start, range.end);
+        let mut unreachable = Vec::new();
+        for source in holders {
+            match source.link().bulk.get(&path, length, FETCH_DEADLINE).await {
+                Ok(bytes) if bytes.len() == length => return Ok(bytes),
+                Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), length, "a proxied read has the wrong length"),
+                Err(BulkError::Status { status: StatusCode::NOT_FOUND, .. }) => {}
+                Err(error) => {
+                    source.prefer_another();
+                    unreachable.push((source.peer.name.to_string(), error.to_string()));
+                }
+            }
+        }
+        if unreachable.is_empty() {
+            return Err(RemoteError::NotFound { reason: format!("no datacenter has the needle {fid:?}") });
+        }
+        let (names, reasons): (Vec<String>, Vec<String>) = unreachable.into_iter().unzip();
+        Err(RemoteError::Unreachable { datacenter: names.join(", "), reason: reasons.join("; ") })
+    }
+}
+
+#[async_trait]
+impl RemoteBuckets for Replication {
+    async fn fence(&self, bucket: BucketId, raised: bool) -> Result<Vec<FenceReport>, RemoteError> {
+        let asked = self.inner.sources.values().map(|source| self.fence_at(source, bucket, raised));
+        futures::future::try_join_all(asked).await
+    }
+}
+
+impl Replication {
+    async fn fence_at(&self, source: &Source, bucket: BucketId, raised: bool) -> Result<FenceReport, RemoteError> {
+        let unreachable =
+            |reason: String| RemoteError::Unreachable { datacenter: source.peer.name.to_string(), reason };
+        let request = FenceRequest {
+            caller: self.inner.config.local.caller(),
+            bucket: Bytes::copy_from_slice(&bucket.0),
+            raised,
+        };
+        let mut client = source.client();
+        let deadline = self.inner.config.limits.call_deadline;
+        let reply = call(deadline, request, |request| async move { client.fence_bucket(request).await })
+            .await
+            .map_err(|status| unreachable(status.message().to_owned()))?;
+        let positions = reply
+            .positions
+            .iter()
+            .map(|position| {
+                let (partition, position) = <(PartitionId, LogPosition)>::try_from(position)?;
+                Ok(FencePosition { partition, incarnation: position.incarnation, sequence: position.sequence })
+            })
+            .collect::<Result<_, meridian_wire::FieldError>>()
+            .map_err(|error| unreachable(error.to_string()))?;
+        Ok(FenceReport { datacenter: source.id(), empty: reply.empty, positions })
+    }
+}

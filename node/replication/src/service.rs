@@ -1,0 +1,345 @@
+//! The gRPC service `Replication`: what the other datacenters ask of this one.
+//!
+//! Invariants: the caller is checked before anything else; a wait is bounded here whatever the caller asks; an
+//! answer never holds more than the named limits.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use meridian_control::VolumeState;
+use meridian_index::queries;
+use meridian_replicator::{PullDecision, decide_pull};
+use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
+use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
+use meridian_wire::replication::replication_server::Replication as ReplicationRpc;
+use meridian_wire::replication::{
+    AwaitReply, AwaitRequest, CloseReply, CloseRequest, FenceReply, FenceRequest, HelloReply, HelloRequest,
+    PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply, StatusRequest, VolumeInfo,
+    VolumesReply, VolumesRequest,
+};
+use meridian_wire::{Peer, fields, pack_entries};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::driver::{Inner, Replication};
+use crate::status;
+
+/// Longest time that a pull or a list is kept open.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest time that a watermark is waited for.
+const AWAIT_MAX: Duration = Duration::from_secs(100);
+/// How long an answer with news waits for more of it: a commit every millisecond shall not cost an exchange each.
+const PULL_LINGER: Duration = Duration::from_millis(4);
+/// Most cursors in one pull: every partition and the catalog.
+const CURSORS_MAX: usize = meridian_types::limits::PARTITIONS_MAX as usize + 1;
+
+/// The service over a driver that may start later: the port serves raft before anything can be replicated.
+#[derive(Clone, Default)]
+pub struct ReplicationService {
+    driver: Arc<OnceLock<Replication>>,
+}
+
+impl ReplicationService {
+    /// From now on calls are answered by `replication`; before, they are told to come again.
+    ///
+    /// # Panics
+    /// When it has been set before.
+    pub fn set(&self, replication: Replication) {
+        assert!(self.driver.set(replication).is_ok(), "a node has one replication driver");
+    }
+
+    fn inner(&self, caller: Option<&meridian_wire::common::Caller>) -> Result<(&Arc<Inner>, Peer), Status> {
+        let driver = self.driver.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
+        let peer = driver.inner.config.local.check(caller)?;
+        Ok((&driver.inner, peer))
+    }
+}
+
+#[async_trait]
+impl ReplicationRpc for ReplicationService {
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let request = request.into_inner();
+        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        if peer.datacenter == inner.own() || !inner.sources.contains_key(&peer.datacenter) {
+            return Err(Status::failed_precondition(format!("datacenter {} is no other member here", peer.datacenter)));
+        }
+        // A refused counter still gets its answer: the caller must learn that its disks went back (rule 7).
+        let incarnation = Incarnation(request.incarnation);
+        let (remembered_boot_counter, remembered_incarnation) =
+            match inner.control.register_peer(peer.datacenter, request.boot_counter, incarnation).await {
+                Ok(record) => (record.boot_counter.min(request.boot_counter), record.incarnation.0),
+                Err(meridian_control::ControlError::PeerWentBack { registered, .. }) => {
+                    tracing::error!(datacenter = %peer.datacenter, registered, given = request.boot_counter,
+                        "a datacenter's disks went back in time; its log is refused");
+                    (registered, request.incarnation)
+                }
+                Err(error) => return Err(Status::unavailable(error.to_string())),
+            };
+        Ok(Response::new(HelloReply {
+            datacenter: u32::from(inner.own().get()),
+            node: inner.config.local.node.0,
+            boot_counter: inner.control.boot_counter(),
+            incarnation: inner.own_incarnation().0,
+            partitions: u32::from(inner.meta.partition_count()),
+            datacenter_name: inner.config.datacenter_name.to_string(),
+            wall: inner.clock.wall().raw(),
+            remembered_boot_counter,
+            remembered_incarnation,
+        }))
+    }
+
+    async fn pull_logs(&self, request: Request<PullLogsRequest>) -> Result<Response<PullLogsReply>, Status> {
+        let request = request.into_inner();
+        let (inner, _) = self.inner(request.caller.as_ref())?;
+        if request.cursors.len() > CURSORS_MAX {
+            return Err(Status::invalid_argument(format!("at most {CURSORS_MAX} cursors in one pull")));
+        }
+        let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
+        let mut advanced = inner.meta.advanced();
+        loop {
+            advanced.borrow_and_update();
+            if has_news(inner, &request)? {
+                tokio::time::sleep_until(until.min(Instant::now() + PULL_LINGER)).await;
+                break;
+            }
+            match tokio::time::timeout_at(until, advanced.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
+                Err(_) => break,
+            }
+        }
+        let batches = collect_batches(inner, &request)?;
+        Ok(Response::new(PullLogsReply { batches, source_wall: inner.clock.wall().raw() }))
+    }
+
+    async fn list_volumes(&self, request: Request<VolumesRequest>) -> Result<Response<VolumesReply>, Status> {
+        let request = request.into_inner();
+        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
+        let mut moved = inner.volumes_moved.subscribe();
+        while *moved.borrow_and_update() == request.known_version {
+            match tokio::time::timeout_at(until, moved.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
+                Err(_) => break,
+            }
+        }
+        // The version first: what moves between these lines is told again, never missed.
+        let version = *moved.borrow_and_update();
+        let (records, registry_closed) = inner.registry();
+        let volumes = records
+            .into_iter()
+            .map(|record| {
+                let state = inner.volumes.state(record.id);
+                VolumeInfo {
+                    volume: record.id.get(),
+                    generation: record.generation.0,
+                    epoch: record.epoch.0,
+                    code: record.code.to_string(),
+                    // A volume whose file is not there yet holds nothing, and closes nothing.
+                    committed_bytes: state.as_ref().map_or(0, |state| state.committed),
+                    closed: state.as_ref().map_or(0, |state| state.closed.raw()),
+                    sealed: record.state == VolumeState::Sealed,
+                    mirrored_here: record.mirrors.contains(&peer.datacenter),
+                    primary: record.primary.0,
+                }
+            })
+            .collect();
+        Ok(Response::new(VolumesReply { version, registry_closed: registry_closed.raw(), volumes }))
+    }
+
+    async fn close(&self, request: Request<CloseRequest>) -> Result<Response<CloseReply>, Status> {
+        let request = request.into_inner();
+        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let timestamp = inner.close_now().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(CloseReply { timestamp: timestamp.raw() }))
+    }
+
+    async fn await_watermark(&self, request: Request<AwaitRequest>) -> Result<Response<AwaitReply>, Status> {
+        let request = request.into_inner();
+        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let source = fields::datacenter("source", request.source)?;
+        let timeout = Duration::from_millis(u64::from(request.timeout_ms)).min(AWAIT_MAX);
+        let wanted = Timestamp::from_raw(request.timestamp);
+        Ok(Response::new(await_watermark(inner, source, wanted, timeout, request.meta_only).await?))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let request = request.into_inner();
+        let (inner, _) = self.inner(request.caller.as_ref())?;
+        Ok(Response::new(status::own_report(inner)))
+    }
+
+    async fn fence_bucket(&self, request: Request<FenceRequest>) -> Result<Response<FenceReply>, Status> {
+        let request = request.into_inner();
+        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let bucket = fields::bucket("bucket", &request.bucket)?;
+        let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
+        let mut reply = FenceReply { empty: true, positions: Vec::new() };
+        for partition in inner.meta.partitions().filter(|partition| !partition.is_catalog()) {
+            inner.meta.fence(partition, bucket, request.raised).await.map_err(|error| unavailable(&error))?;
+            let view = inner.meta.read(partition).await.map_err(|error| unavailable(&error))?;
+            reply.empty &= queries::bucket_is_empty(&view, bucket).map_err(|error| unavailable(&error))?;
+            let head = queries::log_head(&view, inner.own()).map_err(|error| unavailable(&error))?;
+            reply.positions.push((partition, head.position).into());
+        }
+        Ok(Response::new(reply))
+    }
+}
+
+/// Waits until both watermarks of `source` have reached `wanted`, or says what holds them back.
+pub(crate) async fn await_watermark(
+    inner: &Inner,
+    source: DatacenterId,
+    wanted: Timestamp,
+    timeout: Duration,
+    meta_only: bool,
+) -> Result<AwaitReply, Status> {
+    let source = inner
+        .sources
+        .get(&source)
+        .ok_or_else(|| Status::invalid_argument(format!("datacenter {source} is no other member here")))?;
+    let until = Instant::now() + timeout;
+    let mut moved = source.moved();
+    loop {
+        moved.borrow_and_update();
+        let (meta, data) = inner.watermarks(source);
+        let met = meta >= wanted && (meta_only || data >= wanted);
+        if met {
+            inner.report_now.notify_one();
+        }
+        if met || tokio::time::timeout_at(until, moved.changed()).await.is_err() {
+            let reason = if met { String::new() } else { status::held_back_by(inner, source, wanted) };
+            return Ok(AwaitReply { met, meta: meta.raw(), data: data.raw(), reason });
+        }
+    }
+}
+
+/// Whether any of the asked partitions has something the caller lacks.
+fn has_news(inner: &Inner, request: &PullLogsRequest) -> Result<bool, Status> {
+    for cursor in &request.cursors {
+        if !matches!(look(inner, cursor)?, Look::NoNews) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn collect_batches(inner: &Inner, request: &PullLogsRequest) -> Result<Vec<PartitionBatch>, Status> {
+    let mut budget = (request.bytes_max as usize).min(LOG_BATCH_SIZE_MAX);
+    let mut batches = Vec::new();
+    for cursor in &request.cursors {
+        match look(inner, cursor)? {
+            Look::NoNews => {}
+            Look::Refused(refusal, detail) => batches.push(PartitionBatch {
+                partition: cursor.partition,
+                after: cursor.position.clone(),
+                refusal: refusal as i32,
+                refusal_detail: detail,
+                ..PartitionBatch::default()
+            }),
+            Look::News(news) => {
+                // Once the budget is spent the rest waits for the next pull; the first partition always gets through.
+                if budget == 0 {
+                    continue;
+                }
+                let batch = news.batch(inner, cursor, budget, request.accept_zstd)?;
+                budget = budget.saturating_sub(batch.entries_size_bytes.max(1) as usize);
+                batches.push(batch);
+            }
+        }
+    }
+    Ok(batches)
+}
+
+enum Look {
+    NoNews,
+    News(News),
+    Refused(Refusal, String),
+}
+
+struct News {
+    view: meridian_store::GroupView,
+    head: meridian_replicator::LogHead,
+    from: Option<meridian_types::Sequence>,
+}
+
+fn look(inner: &Inner, cursor: &PartitionCursor) -> Result<Look, Status> {
+    let partition = fields::partition("partition", cursor.partition)?;
+    let position = fields::position("position", cursor.position.as_ref())?;
+    if position.origin != inner.own() {
+        let detail = format!("datacenter {} passes on no other log than its own", inner.own());
+        return Ok(Look::Refused(Refusal::NoSuchOrigin, detail));
+    }
+    if !is_known(inner, partition) {
+        return Ok(Look::Refused(Refusal::NoSuchPartition, format!("there is no partition {partition}")));
+    }
+    if !inner.meta.serving(partition) {
+        return Ok(Look::Refused(Refusal::NotServing, format!("partition {partition} has no leader on this node")));
+    }
+    let damaged = |error: &dyn std::fmt::Display| Status::internal(format!("partition {partition}: {error}"));
+    let view = inner.meta.local_view(partition).map_err(|error| damaged(&error))?;
+    let head = queries::log_head(&view, inner.own()).map_err(|error| damaged(&error))?;
+    // By far the most frequent case, without a look into the log: the caller has everything.
+    if head.position == position && head.closed.raw() <= cursor.applied_through {
+        return Ok(Look::NoNews);
+    }
+    let oldest = queries::oldest_kept(&view, inner.own()).map_err(|error| damaged(&error))?;
+    let hash = queries::entry_hash_at(&view, position.origin, position.incarnation, position.sequence)
+        .map_err(|error| damaged(&error))?;
+    Ok(match decide_pull(&head, oldest, &position, hash) {
+        PullDecision::Serve { from } => Look::News(News { view, head, from: Some(from) }),
+        PullDecision::UpToDate if head.closed.raw() > cursor.applied_through => {
+            Look::News(News { view, head, from: None })
+        }
+        PullDecision::UpToDate => Look::NoNews,
+        PullDecision::NeedsFullSync => {
+            Look::Refused(Refusal::NeedsFullSync, format!("the log of partition {partition} starts at {oldest}"))
+        }
+        PullDecision::Refuse(refusal) => {
+            let kind = match refusal {
+                meridian_replicator::PullRefusal::WrongOrigin { .. } => Refusal::NoSuchOrigin,
+                meridian_replicator::PullRefusal::BeyondHead { .. } => Refusal::AheadOfSource,
+                meridian_replicator::PullRefusal::UnknownPosition { .. } => Refusal::UnknownIncarnation,
+                meridian_replicator::PullRefusal::HashMismatch { .. } => Refusal::HistoryDiffers,
+            };
+            Look::Refused(kind, refusal.to_string())
+        }
+    })
+}
+
+impl News {
+    fn batch(
+        &self,
+        inner: &Inner,
+        cursor: &PartitionCursor,
+        bytes_max: usize,
+        accept_zstd: bool,
+    ) -> Result<PartitionBatch, Status> {
+        let failed = |error: &dyn std::fmt::Display| Status::internal(format!("partition {}: {error}", cursor.partition));
+        let incarnation = self.head.position.incarnation;
+        let entries = match self.from {
+            Some(from) => {
+                queries::log_entries(&self.view, inner.own(), incarnation, from, LOG_BATCH_ENTRIES_MAX, bytes_max)
+                    .map_err(|error| failed(&error))?
+            }
+            None => Vec::new(),
+        };
+        let last = self.from.map_or(self.head.position.sequence.0, |from| from.0 + entries.len() as u64 - 1);
+        let reaches_head = last == self.head.position.sequence.0;
+        let mut batch = PartitionBatch {
+            partition: cursor.partition,
+            after: cursor.position.clone(),
+            closed: if reaches_head { self.head.closed.raw() } else { 0 },
+            head_sequence: self.head.position.sequence.0,
+            ..PartitionBatch::default()
+        };
+        pack_entries(entries, accept_zstd).map_err(|error| failed(&error))?.fill(&mut batch);
+        Ok(batch)
+    }
+}
+
+fn is_known(inner: &Inner, partition: PartitionId) -> bool {
+    partition.is_catalog() || partition.0 < inner.meta.partition_count()
+}

@@ -1,0 +1,21 @@
+//! The REST gateway of a node: health, metrics and the admin interface that `meridian`'s own commands use.
+//!
+//! ```text
+//! GET  /healthz                        the process answers
+//! GET  /readyz                         leaders are known and volumes are writable, else 503 with what is missing
+//! GET  /metrics                        Prometheus text
+//! GET  /admin/v1/status                nodes, partitions, volumes of this datacenter       signed (service `meridian`)
+//! GET  /admin/v1/replication/status    how far each datacenter is behind                   signed
+//! POST /admin/v1/replication/wait      blocks until a state is elsewhere                   signed
+//! ```
+//!
+//! It decides nothing: figures come from `meridian-replication`, `meridian-meta` and `meridian-control` through the
+//! `NodeView` that the binary gives. Errors are JSON: `{"error": "..."}` with what to do next.
+
+mod admin;
+mod metrics;
+mod server;
+
+pub use admin::{AdminKeys, NodeView, Readiness};
+pub use metrics::{NodeMetrics, RequestKind};
+pub use server::{RestConfig, serve};

@@ -1,0 +1,137 @@
+//! The server of the REST port: routes, limits, and its end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use meridian_replication::Replication;
+use meridian_sigv4::Verifier;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::admin::{self, AdminKeys, AdminState, NodeView};
+use crate::metrics::{NodeMetrics, RequestKind};
+
+/// How long a connection may take to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests in flight may go on at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// What the REST gateway stands on.
+pub struct RestConfig {
+    pub view: Arc<dyn NodeView>,
+    pub replication: Replication,
+    pub keys: Arc<dyn AdminKeys>,
+    pub metrics: Arc<NodeMetrics>,
+    pub connections_max: usize,
+}
+
+#[derive(Clone)]
+struct OpenState {
+    view: Arc<dyn NodeView>,
+    metrics: Arc<NodeMetrics>,
+}
+
+/// Serves until `shutdown`, then lets requests in flight end within a bound.
+pub async fn serve(config: RestConfig, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let permits = Arc::new(Semaphore::new(config.connections_max));
+    let service = TowerToHyperService::new(router(&config));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept at the REST port");
+                tokio::time::sleep(Duration::from_millis(50)).await; // EMFILE: give others time to close
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            tracing::warn!(limit = config.connections_max, "the REST port is full; a connection is refused");
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a REST connection ended");
+            }
+        });
+    }
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await;
+}
+
+fn router(config: &RestConfig) -> Router {
+    let open = OpenState { view: Arc::clone(&config.view), metrics: Arc::clone(&config.metrics) };
+    let admin_state = AdminState {
+        view: Arc::clone(&config.view),
+        replication: config.replication.clone(),
+        keys: Arc::clone(&config.keys),
+        verifier: Arc::new(Verifier::new(admin::SIGV4_SERVICE)),
+    };
+    let admin = Router::new()
+        .route("/admin/v1/status", get(admin::status))
+        .route("/admin/v1/replication/status", get(admin::replication_status))
+        .route("/admin/v1/replication/wait", post(admin::replication_wait))
+        .layer(from_fn_with_state(admin_state.clone(), admin::authenticate))
+        .with_state(admin_state);
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(open)
+        .merge(admin)
+        .fallback(|| async { admin::refuse(StatusCode::NOT_FOUND, "there is no such path") })
+        .method_not_allowed_fallback(|| async {
+            admin::refuse(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
+        .layer(from_fn_with_state(Arc::clone(&config.metrics), count))
+}
+
+async fn ready(State(state): State<OpenState>) -> Response {
+    let readiness = state.view.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(state): State<OpenState>) -> Response {
+    state.view.refresh_metrics();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+}
+
+async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    let operation = match path.as_deref() {
+        Some("/healthz") => "healthz",
+        Some("/readyz") => "readyz",
+        Some("/metrics") => "metrics",
+        Some("/admin/v1/status") => "status",
+        Some("/admin/v1/replication/status") => "replication-status",
+        Some("/admin/v1/replication/wait") => "replication-wait",
+        _ => "other",
+    };
+    metrics.request(RequestKind::Rest, operation, response.status().as_u16(), started.elapsed());
+    response
+}

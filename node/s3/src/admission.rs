@@ -1,0 +1,210 @@
+//! What is checked of a request before s3s sees it: limits on headers, the forms of signature that are offered, that
+//! everything which can change a request's meaning is signed, and how its body is to be read.
+//!
+//! s3s verifies the signature itself; it accepts SigV2, other algorithm names, unsigned `x-amz-*` headers and presigned
+//! URLs of any life, which are refused here.
+//!
+//! Invariants: nothing here tells whether a bucket, key or access key exists.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use meridian_sigv4::{ALGORITHM, PAYLOAD_HEADER};
+use s3s::stream::DynByteStream;
+use s3s::{Body, S3Error, S3ErrorCode, S3Result};
+
+use crate::body_in::InboundBody;
+use crate::chunked::{ChunkFrames, ChunkSigning};
+use crate::config::GatewayLimits;
+use crate::context::RequestContext;
+use crate::errors::{access_denied, error, error_with_status, invalid_argument, invalid_request, not_implemented};
+use crate::host::Domains;
+use crate::xml_body::{XmlBudget, XmlPermit};
+
+/// The longest life of a presigned URL: seven days (S3).
+const PRESIGNED_EXPIRY_S_MAX: u64 = 7 * 24 * 3600;
+/// Parts of an object that PUT with an XML body sets; every other PUT of a key is an upload.
+const XML_SUBRESOURCES: [&str; 6] = ["acl", "attributes", "legal-hold", "retention", "tagging", "torrent"];
+
+/// The checks of one gateway.
+pub(crate) struct Admission {
+    limits: GatewayLimits,
+    domains: Domains,
+    xml: XmlBudget,
+}
+
+/// How a request's body is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyKind {
+    /// Left alone.
+    Ignored,
+    Xml,
+    Upload(Option<ChunkSigning>),
+}
+
+impl Admission {
+    pub fn new(limits: &GatewayLimits, domains: Domains) -> Self {
+        let xml = XmlBudget::new(limits.xml_bodies_size_max, limits.xml_body_size_max);
+        Self { limits: limits.clone(), domains, xml }
+    }
+
+    /// Checks a request's head and makes the body that s3s gets. The permit is held until the answer is ready.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub async fn admit(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        context: &Arc<RequestContext>,
+    ) -> S3Result<(Body, Option<XmlPermit>)> {
+        self.check_head(parts)?;
+        if body.is_end_stream() {
+            return Ok((Body::empty(), None));
+        }
+        let idle_max = self.limits.body_idle_timeout;
+        match self.body_kind(parts) {
+            BodyKind::Ignored => Ok((Body::empty(), None)),
+            BodyKind::Upload(signing) => {
+                let frames = signing.map(ChunkFrames::new);
+                let stream: DynByteStream = Box::pin(InboundBody::new(body, idle_max, frames, Arc::clone(context)));
+                Ok((Body::from(stream), None))
+            }
+            BodyKind::Xml => {
+                let stream = InboundBody::new(body, idle_max, None, Arc::clone(context));
+                let (bytes, permit) = self.xml.read(announced_length(parts)?, &parts.headers, stream).await?;
+                Ok((Body::from(bytes), Some(permit)))
+            }
+        }
+    }
+
+    fn check_head(&self, parts: &Parts) -> S3Result<()> {
+        let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if size > self.limits.headers_size_max {
+            let text = "Your request header section exceeds the maximum allowed size.";
+            return Err(error(S3ErrorCode::RequestHeaderSectionTooLarge, text));
+        }
+        if parts.method == Method::POST && is_form(parts) {
+            return Err(not_implemented("An upload by a browser form"));
+        }
+        check_signature_form(parts)
+    }
+
+    fn body_kind(&self, parts: &Parts) -> BodyKind {
+        let chunked = match parts.headers.get(PAYLOAD_HEADER).map(|value| value.as_bytes()) {
+            Some(b"STREAMING-UNSIGNED-PAYLOAD-TRAILER") => Some(ChunkSigning::Unsigned),
+            Some(value) if value.starts_with(b"STREAMING-") => Some(ChunkSigning::Signed),
+            _ => None,
+        };
+        match parts.method {
+            Method::PUT
+                if self.names_a_key(parts) && !query_names(parts).any(|name| XML_SUBRESOURCES.contains(&name)) =>
+            {
+                BodyKind::Upload(chunked)
+            }
+            Method::PUT | Method::POST => BodyKind::Xml,
+            _ => BodyKind::Ignored,
+        }
+    }
+
+    fn names_a_key(&self, parts: &Parts) -> bool {
+        let path = parts.uri.path().strip_prefix('/').unwrap_or_default();
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
+        match self.domains.bucket(host) {
+            Some(_) => !path.is_empty(),
+            None => path.split_once('/').is_some_and(|(_, key)| !key.is_empty()),
+        }
+    }
+}
+
+fn is_form(parts: &Parts) -> bool {
+    let content_type = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    content_type.len() >= 19 && content_type[..19].eq_ignore_ascii_case(b"multipart/form-data")
+}
+
+/// # Errors
+/// `MissingContentLength` (411): an XML body's room is taken before it is read.
+fn announced_length(parts: &Parts) -> S3Result<u64> {
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match length {
+        Some(length) if !parts.headers.contains_key(TRANSFER_ENCODING) => Ok(length),
+        _ => {
+            let text = "You must provide the Content-Length HTTP header.";
+            Err(error(S3ErrorCode::MissingContentLength, text))
+        }
+    }
+}
+
+fn query_pairs(parts: &Parts) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+fn query_names(parts: &Parts) -> impl Iterator<Item = &str> {
+    query_pairs(parts).map(|(name, _)| name)
+}
+
+fn check_signature_form(parts: &Parts) -> S3Result<()> {
+    let authorization = parts.headers.get(AUTHORIZATION);
+    let presigned = query_names(parts).any(|name| name == "X-Amz-Signature");
+    if query_names(parts).any(|name| name == "Signature" || name == "AWSAccessKeyId") {
+        return Err(mechanism_not_offered());
+    }
+    match authorization {
+        Some(_) if presigned => Err(invalid_argument("Authorization", "only one auth mechanism is allowed")),
+        Some(value) => {
+            let text = value.to_str().map_err(|_| mechanism_not_offered())?;
+            let fields = text.strip_prefix(ALGORITHM).filter(|fields| fields.starts_with([' ', '\t']));
+            let fields = fields.ok_or_else(mechanism_not_offered)?;
+            let signed = fields.split(',').find_map(|field| field.trim().strip_prefix("SignedHeaders="));
+            let malformed = || error(S3ErrorCode::AuthorizationHeaderMalformed, "SignedHeaders is missing.");
+            check_signed(parts, signed.ok_or_else(malformed)?, &[])
+        }
+        None if presigned => {
+            let value = |wanted: &str| query_pairs(parts).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+            if let Some(expires_s) = value("X-Amz-Expires").and_then(|text| text.parse::<u64>().ok()) {
+                check_expiry(expires_s)?;
+            }
+            let signed = value("X-Amz-SignedHeaders").unwrap_or_default();
+            let signed = signed.replace("%3B", ";").replace("%3b", ";");
+            // A presigned URL does not know its body: the header may come with the request.
+            check_signed(parts, &signed, &[PAYLOAD_HEADER])
+        }
+        None => Ok(()), // anonymous: `auth` denies it
+    }
+}
+
+fn check_expiry(expires_s: u64) -> S3Result<()> {
+    if (1..=PRESIGNED_EXPIRY_S_MAX).contains(&expires_s) {
+        return Ok(());
+    }
+    let text = "X-Amz-Expires must be between 1 and 604800 seconds.";
+    Err(error_with_status("AuthorizationQueryParametersError", StatusCode::FORBIDDEN, text))
+}
+
+fn mechanism_not_offered() -> S3Error {
+    invalid_request("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+}
+
+/// `host` and every `x-amz-*` header change what a request means, so all of them must be signed.
+fn check_signed(parts: &Parts, signed: &str, exempt: &[&str]) -> S3Result<()> {
+    let is_signed = |name: &str| signed.split(';').any(|candidate| candidate.eq_ignore_ascii_case(name));
+    let amz = parts.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-amz-"));
+    let unsigned = std::iter::once("host").chain(amz).find(|name| !is_signed(name) && !exempt.contains(name));
+    match unsigned {
+        None => Ok(()),
+        Some(name) => {
+            let mut denied = access_denied();
+            denied.set_message(format!("There were headers present in the request which were not signed: {name}"));
+            Err(denied)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

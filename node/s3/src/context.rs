@@ -1,0 +1,110 @@
+//! What is known of one request, from its headers' arrival to its access-log line. It travels in the request's
+//! extensions, through s3s, to the operation.
+//!
+//! Invariants: set once, by the stage that knows; a body's fault is the first one that happened.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::config::Principal;
+
+/// Why a request's body could not be taken whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BodyFault {
+    /// No byte for longer than the limit.
+    Idle,
+    /// Fewer bytes than announced, or no terminal chunk.
+    Incomplete,
+    /// `aws-chunked` frames that do not parse, or trailers that do not.
+    Framing,
+    /// One signed chunk larger than the limit.
+    ChunkTooLarge,
+    /// More bytes than announced.
+    TooLong,
+    PayloadHash,
+    ChunkSignature,
+    /// The connection broke.
+    Disconnected(String),
+}
+
+/// Ids that are unique in this process and hard to foresee.
+pub(crate) struct RequestIds {
+    seed: RandomState,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub fn new() -> Self {
+        Self { seed: RandomState::new(), next: AtomicU64::new(0) }
+    }
+
+    /// 16 hex digits, as S3's are.
+    pub fn next(&self) -> String {
+        format!("{:016X}", self.seed.hash_one(self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    pub id: String,
+    operation: OnceLock<String>,
+    principal: OnceLock<Arc<Principal>>,
+    body_fault: OnceLock<BodyFault>,
+}
+
+impl RequestContext {
+    pub fn new(id: String) -> Arc<Self> {
+        Arc::new(Self { id, operation: OnceLock::new(), principal: OnceLock::new(), body_fault: OnceLock::new() })
+    }
+
+    /// `"-"` until the request is routed.
+    pub fn operation(&self) -> &str {
+        self.operation.get().map_or("-", String::as_str)
+    }
+
+    pub fn set_operation(&self, name: &str) {
+        let _ = self.operation.set(name.to_owned());
+    }
+
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        self.principal.get()
+    }
+
+    pub fn set_principal(&self, principal: Arc<Principal>) {
+        let _ = self.principal.set(principal);
+    }
+
+    pub fn body_fault(&self) -> Option<&BodyFault> {
+        self.body_fault.get()
+    }
+
+    /// The first fault stays: later ones are its consequences.
+    pub fn set_body_fault(&self, fault: BodyFault) {
+        let _ = self.body_fault.set(fault);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_have_sixteen_digits() {
+        let ids = RequestIds::new();
+        let mut seen: Vec<String> = (0..1000).map(|_| ids.next()).collect();
+        assert!(seen.iter().all(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 1000);
+    }
+
+    #[test]
+    fn the_first_fault_of_a_body_stays() {
+        let context = RequestContext::new("1".to_owned());
+        context.set_body_fault(BodyFault::Idle);
+        context.set_body_fault(BodyFault::Incomplete);
+        assert_eq!((context.body_fault(), context.operation()), (Some(&BodyFault::Idle), "-"));
+    }
+}

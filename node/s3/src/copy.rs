@@ -1,0 +1,137 @@
+//! CopyObject, and the source that UploadPartCopy shares with it.
+
+use http::Extensions;
+use meridian_object::{CopyRequest, CopySource, Directive};
+use s3s::dto;
+use s3s::{S3Request, S3Response, S3Result};
+
+use crate::attributes::{AttributeHeaders, WriteOptions};
+use crate::conditions::{ReadConditions, write_condition};
+use crate::errors::{invalid_argument, not_implemented};
+use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::get::check_version;
+use crate::put::{asks_for_encryption, asks_for_grants, asks_for_lock, checksum_texts, checksum_type};
+use crate::wire_values::{etag, object_key, timestamp};
+
+impl Gateway {
+    pub(crate) async fn on_copy_object(
+        &self,
+        request: S3Request<dto::CopyObjectInput>,
+    ) -> S3Result<S3Response<dto::CopyObjectOutput>> {
+        refuse_subresources(&request.uri, &[])?;
+        let S3Request { input, headers, extensions, .. } = request;
+        WriteOptions {
+            acl: input.acl.as_ref().map(|acl| acl.as_str()),
+            storage_class: input.storage_class.as_ref().map(|class| class.as_str()),
+            encryption: asks_for_encryption(&headers),
+            grants: asks_for_grants(&headers),
+            lock: asks_for_lock(&headers),
+            redirect: input.website_redirect_location.is_some(),
+        }
+        .check()?;
+        let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let conditions = ReadConditions {
+            if_match: input.copy_source_if_match,
+            if_none_match: input.copy_source_if_none_match,
+            if_modified_since: input.copy_source_if_modified_since,
+            if_unmodified_since: input.copy_source_if_unmodified_since,
+        };
+        let expected_owner = input.expected_source_bucket_owner.as_deref();
+        let source = self.copy_source(&extensions, &input.copy_source, conditions, expected_owner).await?;
+        let attributes = AttributeHeaders {
+            content_type: input.content_type,
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            expires: input.expires,
+            metadata: input.metadata,
+            tagging: input.tagging,
+        };
+        let condition =
+            |name| headers.get(name).map(|value: &http::HeaderValue| destination_condition(value)).transpose();
+        let copy = CopyRequest {
+            source,
+            bucket,
+            key: object_key(&input.key)?,
+            metadata: directive("x-amz-metadata-directive", input.metadata_directive.as_ref().map(|it| it.as_str()))?,
+            tags: directive("x-amz-tagging-directive", input.tagging_directive.as_ref().map(|it| it.as_str()))?,
+            attributes: attributes.into_attributes()?,
+            condition: write_condition(condition("if-match")?, condition("if-none-match")?)?,
+        };
+        let (outcome, _) = self.objects.copy(copy).await.map_err(failed(&extensions))?;
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
+        let result = dto::CopyObjectResult {
+            e_tag: Some(etag(&outcome.etag)),
+            last_modified: Some(timestamp(outcome.stamp.timestamp.unix_ms())),
+            checksum_type: checksum_type(&outcome.checksums),
+            checksum_crc32: crc32,
+            checksum_crc32c: crc32c,
+            checksum_crc64nvme: crc64nvme,
+            checksum_sha1: sha1,
+            checksum_sha256: sha256,
+        };
+        Ok(S3Response::new(dto::CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+    }
+
+    /// Reads `x-amz-copy-source` and lets the request use its bucket.
+    pub(crate) async fn copy_source(
+        &self,
+        extensions: &Extensions,
+        source: &dto::CopySource,
+        conditions: ReadConditions,
+        expected_owner: Option<&str>,
+    ) -> S3Result<CopySource> {
+        let (bucket, key) = source_names(source)?;
+        let bucket = self.bucket(extensions, bucket, expected_owner).await?;
+        Ok(CopySource { bucket, key: object_key(key)?, preconditions: conditions.into() })
+    }
+}
+
+fn source_names(source: &dto::CopySource) -> S3Result<(&str, &str)> {
+    match source {
+        dto::CopySource::Bucket { bucket, key, version_id } => {
+            check_version(version_id.as_deref())?;
+            Ok((bucket, key))
+        }
+        dto::CopySource::AccessPoint { .. } | dto::CopySource::Outpost { .. } => {
+            Err(not_implemented("A copy source that is an access point"))
+        }
+    }
+}
+
+fn directive(name: &'static str, value: Option<&str>) -> S3Result<Directive> {
+    match value {
+        None | Some("COPY") => Ok(Directive::Copy),
+        Some("REPLACE") => Ok(Directive::Replace),
+        Some(_) => Err(invalid_argument(name, "must be COPY or REPLACE")),
+    }
+}
+
+/// s3s does not know conditions on a copy's destination.
+fn destination_condition(value: &http::HeaderValue) -> S3Result<dto::ETagCondition> {
+    dto::ETagCondition::parse_http_header(value.as_bytes())
+        .map_err(|_| invalid_argument("If-Match", "must be an ETag or *"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_objects_of_buckets() {
+        let parse = |header: &str| dto::CopySource::parse(header).unwrap();
+        assert_eq!(source_names(&parse("/photos/a%20b/..")).unwrap(), ("photos", "a b/.."));
+        assert!(source_names(&parse("photos/a?versionId=null")).is_ok());
+        assert!(source_names(&parse("photos/a?versionId=7")).is_err());
+        let access_point = "arn:aws:s3:us-east-1:123456789012:accesspoint/point/object/a";
+        assert!(source_names(&parse(access_point)).is_err());
+    }
+
+    #[test]
+    fn directives_are_copy_or_replace() {
+        assert_eq!(directive("x", None).unwrap(), Directive::Copy);
+        assert_eq!(directive("x", Some("REPLACE")).unwrap(), Directive::Replace);
+        assert!(directive("x", Some("replace")).is_err());
+    }
+}

@@ -1,0 +1,227 @@
+//! GetObject and HeadObject: the same questions, with and without bytes.
+
+use std::ops::Range;
+
+use futures::TryStreamExt;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use meridian_object::{ByteStream, GetRequest, ObjectInfo};
+use s3s::dto;
+use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result};
+
+use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata};
+use crate::conditions::{ReadConditions, range_spec};
+use crate::errors::{error, not_implemented};
+use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
+use crate::wire_values::{etag, object_key, part_number, timestamp};
+
+impl Gateway {
+    pub(crate) async fn on_get_object(
+        &self,
+        request: S3Request<dto::GetObjectInput>,
+    ) -> S3Result<S3Response<dto::GetObjectOutput>> {
+        refuse_subresources(&request.uri, &["partNumber", "versionId"])?;
+        let S3Request { input, headers, extensions, .. } = request;
+        if asks_for_encryption(&headers) {
+            return Err(not_implemented("Server-side encryption"));
+        }
+        check_version(input.version_id.as_deref())?;
+        let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let partial = input.range.is_some() || input.part_number.is_some();
+        let get = GetRequest {
+            bucket,
+            key: object_key(&input.key)?,
+            range: input.range.map(range_spec),
+            part_number: input.part_number.map(part_number).transpose()?,
+            preconditions: ReadConditions {
+                if_match: input.if_match,
+                if_none_match: input.if_none_match,
+                if_modified_since: input.if_modified_since,
+                if_unmodified_since: input.if_unmodified_since,
+            }
+            .into(),
+        };
+        let outcome = self.objects.get(get).await.map_err(failed(&extensions))?;
+        let (info, range) = (outcome.info, outcome.range);
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = told_checksums(&info, &range, input.checksum_mode.as_ref());
+        let told = [&crc32, &crc32c, &crc64nvme, &sha1, &sha256].iter().any(|value| value.is_some());
+        Ok(S3Response::new(dto::GetObjectOutput {
+            body: Some(outgoing(outcome.body)),
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some(length(&range)),
+            content_range: content_range(partial, &range, info.size),
+            content_type: Some(content_type(&info)),
+            cache_control: info.attributes.cache_control.clone(),
+            content_disposition: info.attributes.content_disposition.clone(),
+            content_encoding: info.attributes.content_encoding.clone(),
+            content_language: info.attributes.content_language.clone(),
+            expires: expires(&info.attributes),
+            metadata: metadata(&info.attributes),
+            e_tag: Some(etag(&info.etag)),
+            last_modified: Some(timestamp(info.last_modified_unix_ms)),
+            parts_count: parts_count(&info, input.part_number),
+            tag_count: tag_count(&info),
+            checksum_type: checksum_type(&info.checksums).filter(|_| told),
+            checksum_crc32: crc32,
+            checksum_crc32c: crc32c,
+            checksum_crc64nvme: crc64nvme,
+            checksum_sha1: sha1,
+            checksum_sha256: sha256,
+            ..Default::default()
+        }))
+    }
+
+    pub(crate) async fn on_head_object(
+        &self,
+        request: S3Request<dto::HeadObjectInput>,
+    ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
+        let S3Request { input, headers, extensions, .. } = request;
+        if asks_for_encryption(&headers) {
+            return Err(not_implemented("Server-side encryption"));
+        }
+        check_version(input.version_id.as_deref())?;
+        let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let partial = input.range.is_some() || input.part_number.is_some();
+        let head = GetRequest {
+            bucket,
+            key: object_key(&input.key)?,
+            range: input.range.map(range_spec),
+            part_number: input.part_number.map(part_number).transpose()?,
+            preconditions: ReadConditions {
+                if_match: input.if_match,
+                if_none_match: input.if_none_match,
+                if_modified_since: input.if_modified_since,
+                if_unmodified_since: input.if_unmodified_since,
+            }
+            .into(),
+        };
+        let outcome = self.objects.head(head).await.map_err(failed(&extensions))?;
+        let (info, range) = (outcome.info, outcome.range);
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = told_checksums(&info, &range, input.checksum_mode.as_ref());
+        let told = [&crc32, &crc32c, &crc64nvme, &sha1, &sha256].iter().any(|value| value.is_some());
+        Ok(S3Response::new(dto::HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some(length(&range)),
+            content_range: content_range(partial, &range, info.size),
+            content_type: input.response_content_type.or_else(|| Some(content_type(&info))),
+            cache_control: input.response_cache_control.or_else(|| info.attributes.cache_control.clone()),
+            content_disposition: input
+                .response_content_disposition
+                .or_else(|| info.attributes.content_disposition.clone()),
+            content_encoding: input.response_content_encoding.or_else(|| info.attributes.content_encoding.clone()),
+            content_language: input.response_content_language.or_else(|| info.attributes.content_language.clone()),
+            expires: input.response_expires.or_else(|| expires(&info.attributes)),
+            metadata: metadata(&info.attributes),
+            e_tag: Some(etag(&info.etag)),
+            last_modified: Some(timestamp(info.last_modified_unix_ms)),
+            parts_count: parts_count(&info, input.part_number),
+            checksum_type: checksum_type(&info.checksums).filter(|_| told),
+            checksum_crc32: crc32,
+            checksum_crc32c: crc32c,
+            checksum_crc64nvme: crc64nvme,
+            checksum_sha1: sha1,
+            checksum_sha256: sha256,
+            ..Default::default()
+        }))
+    }
+}
+
+/// Without versioning an object has the null version and no other.
+///
+/// # Errors
+/// `NoSuchVersion`.
+pub(crate) fn check_version(version: Option<&str>) -> S3Result<()> {
+    match version {
+        None | Some("null") => Ok(()),
+        Some(_) => Err(error(S3ErrorCode::NoSuchVersion, "The specified version does not exist.")),
+    }
+}
+
+/// A body for s3s, which wants it shareable: the mutex inside is never contended.
+pub(crate) fn outgoing(body: ByteStream) -> dto::StreamingBlob {
+    Body::http_body_unsync(StreamBody::new(body.map_ok(Frame::data))).into()
+}
+
+fn length(range: &Range<u64>) -> i64 {
+    i64::try_from(range.end - range.start).unwrap_or(i64::MAX)
+}
+
+/// Of an answer to a question for a part; an empty one has no range to tell.
+fn content_range(partial: bool, range: &Range<u64>, size: u64) -> Option<String> {
+    (partial && range.start < range.end).then(|| format!("bytes {}-{}/{size}", range.start, range.end - 1))
+}
+
+fn content_type(info: &ObjectInfo) -> String {
+    info.attributes.content_type.clone().unwrap_or_else(|| CONTENT_TYPE_DEFAULT.to_owned())
+}
+
+fn parts_count(info: &ObjectInfo, asked: Option<i32>) -> Option<i32> {
+    let count = i32::try_from(info.parts.len()).unwrap_or(i32::MAX);
+    (asked.is_some() && count > 0).then_some(count)
+}
+
+fn tag_count(info: &ObjectInfo) -> Option<i32> {
+    i32::try_from(info.attributes.tags.len()).ok().filter(|count| *count > 0)
+}
+
+/// A checksum is of the whole object: told when all of it is sent and the client asked.
+fn told_checksums(info: &ObjectInfo, range: &Range<u64>, mode: Option<&dto::ChecksumMode>) -> [Option<String>; 5] {
+    let asked = mode.is_some_and(|mode| mode.as_str().eq_ignore_ascii_case(dto::ChecksumMode::ENABLED));
+    if !asked || *range != (0..info.size) {
+        return Default::default();
+    }
+    checksum_texts(&info.checksums, info.parts.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meridian_object::{Attributes, Checksum, ChecksumAlgorithm, PartSize, VersionId};
+    use meridian_types::{DatacenterId, Stamp, Timestamp};
+
+    fn info(size: u64, parts: usize, composite: bool) -> ObjectInfo {
+        ObjectInfo {
+            key: "k".parse().unwrap(),
+            size,
+            etag: "e".to_owned(),
+            attributes: Attributes::default(),
+            stamp: Stamp::new(Timestamp::ZERO, DatacenterId::new(1).unwrap()),
+            version: VersionId::Null,
+            last_modified_unix_ms: 0,
+            parts: (0..parts).map(|part| PartSize { number: part as u16 + 1, size: 1 }).collect(),
+            checksums: vec![Checksum { algorithm: ChecksumAlgorithm::Crc32, value: vec![0; 4], composite }],
+        }
+    }
+
+    #[test]
+    fn ranges_are_told_only_where_they_were_asked_for() {
+        assert_eq!(content_range(true, &(2..5), 10).as_deref(), Some("bytes 2-4/10"));
+        assert_eq!(content_range(false, &(0..10), 10), None);
+        assert_eq!(content_range(true, &(0..0), 0), None);
+        assert_eq!(length(&(2..5)), 3);
+    }
+
+    #[test]
+    fn checksums_are_told_of_whole_objects_to_those_who_ask() {
+        let enabled = dto::ChecksumMode::from_static(dto::ChecksumMode::ENABLED);
+        let told = |info: &ObjectInfo, range, mode| told_checksums(info, &range, mode)[0].clone();
+        assert_eq!(told(&info(3, 0, false), 0..3, Some(&enabled)).as_deref(), Some("AAAAAA=="));
+        assert_eq!(told(&info(3, 3, true), 0..3, Some(&enabled)).as_deref(), Some("AAAAAA==-3"));
+        assert_eq!(told(&info(3, 0, false), 0..2, Some(&enabled)), None);
+        assert_eq!(told(&info(3, 0, false), 0..3, None), None);
+    }
+
+    #[test]
+    fn parts_are_counted_when_a_part_is_asked_for() {
+        assert_eq!(parts_count(&info(3, 3, true), Some(1)), Some(3));
+        assert_eq!(parts_count(&info(3, 3, true), None), None);
+        assert_eq!(parts_count(&info(3, 0, true), Some(1)), None);
+    }
+
+    #[test]
+    fn there_is_no_version_but_the_null_one() {
+        assert!(check_version(None).is_ok() && check_version(Some("null")).is_ok());
+        assert_eq!(check_version(Some("x")).unwrap_err().status_code().unwrap().as_u16(), 404);
+    }
+}

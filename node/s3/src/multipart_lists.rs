@@ -1,0 +1,131 @@
+//! ListParts and ListMultipartUploads.
+
+use meridian_object::{ListPartsRequest, ListUploadsRequest, PartInfo, UploadInfo};
+use s3s::dto;
+use s3s::{S3Request, S3Response, S3Result};
+
+use crate::auth::principal_of;
+use crate::buckets::{PAGE_MAX, owner};
+use crate::errors::invalid_argument;
+use crate::gateway::{Gateway, failed};
+use crate::listing::Encoding;
+use crate::wire_values::{etag, object_key, page_size, timestamp, upload_id};
+
+impl Gateway {
+    pub(crate) async fn on_list_parts(
+        &self,
+        request: S3Request<dto::ListPartsInput>,
+    ) -> S3Result<S3Response<dto::ListPartsOutput>> {
+        let S3Request { input, extensions, .. } = request;
+        let limit = page_size("max-parts", input.max_parts, PAGE_MAX)?;
+        let marker = input.part_number_marker.unwrap_or_default();
+        let after = part_marker(marker)?;
+        let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let principal = principal_of(&extensions)?;
+        let (key, upload) = (object_key(&input.key)?, upload_id(&input.upload_id)?);
+        let list = ListPartsRequest { bucket, key, upload, after, limit };
+        let page = self.objects.list_parts(list).await.map_err(failed(&extensions))?;
+        let next = page.next.filter(|_| page.truncated);
+        Ok(S3Response::new(dto::ListPartsOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(input.upload_id),
+            part_number_marker: Some(marker),
+            next_part_number_marker: next.map(i32::from),
+            max_parts: Some(limit as i32),
+            is_truncated: Some(page.truncated),
+            parts: Some(page.parts.iter().map(part).collect()),
+            initiator: Some(initiator(owner(&principal))),
+            owner: Some(owner(&principal)),
+            storage_class: Some(dto::StorageClass::from_static(dto::StorageClass::STANDARD)),
+            ..Default::default()
+        }))
+    }
+
+    pub(crate) async fn on_list_multipart_uploads(
+        &self,
+        request: S3Request<dto::ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<dto::ListMultipartUploadsOutput>> {
+        let S3Request { input, extensions, .. } = request;
+        let encoding = Encoding::of(input.encoding_type.as_ref())?;
+        let limit = page_size("max-uploads", input.max_uploads, PAGE_MAX)?;
+        let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let principal = principal_of(&extensions)?;
+        let prefix = input.prefix.unwrap_or_default();
+        let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
+        let key_marker = input.key_marker.filter(|marker| !marker.is_empty());
+        // S3 ignores an upload marker that comes without a key.
+        let upload_marker = input.upload_id_marker.filter(|marker| !marker.is_empty() && key_marker.is_some());
+        let after_upload = upload_marker.as_deref().map(|marker| {
+            marker.parse().map_err(|_| invalid_argument("upload-id-marker", "is no upload of this store"))
+        });
+        let list = ListUploadsRequest {
+            bucket,
+            prefix: prefix.clone(),
+            delimiter: delimiter.clone(),
+            after_key: key_marker.clone(),
+            after_upload: after_upload.transpose()?,
+            limit,
+        };
+        let page = self.objects.list_uploads(list).await.map_err(failed(&extensions))?;
+        let next_key = page.next_key.as_deref().filter(|_| page.truncated);
+        let next_upload = page.next_upload.filter(|_| page.truncated);
+        let upload = |info: &UploadInfo| dto::MultipartUpload {
+            key: Some(encoding.text(info.key.as_str())),
+            upload_id: Some(info.upload.to_string()),
+            initiated: Some(timestamp(info.initiated.unix_ms())),
+            initiator: Some(initiator(owner(&principal))),
+            owner: Some(owner(&principal)),
+            storage_class: Some(dto::StorageClass::from_static(dto::StorageClass::STANDARD)),
+            ..Default::default()
+        };
+        Ok(S3Response::new(dto::ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            prefix: Some(encoding.text(&prefix)),
+            delimiter: delimiter.map(|delimiter| encoding.text(&delimiter)),
+            key_marker: Some(key_marker.map(|marker| encoding.text(&marker)).unwrap_or_default()),
+            upload_id_marker: Some(upload_marker.unwrap_or_default()),
+            next_key_marker: next_key.map(|next| encoding.text(next)),
+            next_upload_id_marker: next_upload.map(|next| next.to_string()),
+            max_uploads: Some(limit as i32),
+            is_truncated: Some(page.truncated),
+            uploads: Some(page.uploads.iter().map(upload).collect()),
+            common_prefixes: Some(encoding.prefixes(&page.common_prefixes)),
+            encoding_type: input.encoding_type,
+            ..Default::default()
+        }))
+    }
+}
+
+/// A marker past the last possible part is past all parts.
+fn part_marker(marker: i32) -> S3Result<u16> {
+    let negative = || invalid_argument("part-number-marker", "must not be negative");
+    let marker = u32::try_from(marker).map_err(|_| negative())?;
+    Ok(u16::try_from(marker).unwrap_or(u16::MAX))
+}
+
+fn part(info: &PartInfo) -> dto::Part {
+    dto::Part {
+        part_number: Some(i32::from(info.number)),
+        size: i64::try_from(info.size).ok(),
+        e_tag: Some(etag(&info.etag)),
+        last_modified: Some(timestamp(info.stored.unix_ms())),
+        ..Default::default()
+    }
+}
+
+fn initiator(owner: dto::Owner) -> dto::Initiator {
+    dto::Initiator { id: owner.id, display_name: owner.display_name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_markers_are_not_negative() {
+        assert_eq!((part_marker(0).unwrap(), part_marker(7).unwrap()), (0, 7));
+        assert_eq!(part_marker(i32::MAX).unwrap(), u16::MAX);
+        assert!(part_marker(-1).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! PutObject.
+
+use http::HeaderMap;
+use meridian_object::PutRequest;
+use s3s::dto;
+use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
+
+use crate::attributes::{AttributeHeaders, WriteOptions};
+use crate::auth::context_of;
+use crate::checksums::{ALGORITHMS, promised, text, verified};
+use crate::conditions::write_condition;
+use crate::errors::{error, invalid_argument, not_implemented};
+use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::wire_values::{etag, object_key};
+use crate::xml_body::content_md5;
+
+impl Gateway {
+    pub(crate) async fn on_put_object(
+        &self,
+        request: S3Request<dto::PutObjectInput>,
+    ) -> S3Result<S3Response<dto::PutObjectOutput>> {
+        refuse_subresources(&request.uri, &[])?;
+        let S3Request { input, headers, extensions, trailing_headers, .. } = request;
+        WriteOptions {
+            acl: input.acl.as_ref().map(|acl| acl.as_str()),
+            storage_class: input.storage_class.as_ref().map(|class| class.as_str()),
+            encryption: asks_for_encryption(&headers),
+            grants: asks_for_grants(&headers),
+            lock: asks_for_lock(&headers),
+            redirect: input.website_redirect_location.is_some(),
+        }
+        .check()?;
+        if input.write_offset_bytes.is_some() {
+            return Err(not_implemented("An append"));
+        }
+        let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let key = object_key(&input.key)?;
+        let attributes = AttributeHeaders {
+            content_type: input.content_type,
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            expires: input.expires,
+            metadata: input.metadata,
+            tagging: input.tagging,
+        };
+        let body = verified(input.body, promised(&headers)?, trailing_headers, context_of(&extensions).cloned());
+        let put = PutRequest {
+            bucket,
+            key,
+            attributes: attributes.into_attributes()?,
+            body: body.stream,
+            length: Some(body_length(input.content_length, &headers)?),
+            content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
+            condition: write_condition(input.if_match, input.if_none_match)?,
+            finish: body.finish,
+        };
+        let outcome = self.objects.put(put).await.map_err(failed(&extensions))?;
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
+        Ok(S3Response::new(dto::PutObjectOutput {
+            e_tag: Some(etag(&outcome.etag)),
+            checksum_type: checksum_type(&outcome.checksums),
+            checksum_crc32: crc32,
+            checksum_crc32c: crc32c,
+            checksum_crc64nvme: crc64nvme,
+            checksum_sha1: sha1,
+            checksum_sha256: sha256,
+            ..Default::default()
+        }))
+    }
+}
+
+/// The bytes that an upload announces: without frames, where it is `aws-chunked`.
+///
+/// # Errors
+/// `MissingContentLength` (411).
+pub(crate) fn body_length(content_length: Option<i64>, headers: &HeaderMap) -> S3Result<u64> {
+    let decoded = headers.get("x-amz-decoded-content-length");
+    if let Some(decoded) = decoded {
+        let length = decoded.to_str().ok().and_then(|text| text.parse().ok());
+        return length.ok_or_else(|| invalid_argument("x-amz-decoded-content-length", "must be a number of bytes"));
+    }
+    match content_length {
+        Some(length) => u64::try_from(length).map_err(|_| invalid_argument("Content-Length", "must not be negative")),
+        None => Err(error(S3ErrorCode::MissingContentLength, "You must provide the Content-Length HTTP header.")),
+    }
+}
+
+/// Any of the SSE headers, for the object or for a copy's source.
+pub(crate) fn asks_for_encryption(headers: &HeaderMap) -> bool {
+    has_prefix(headers, "x-amz-server-side-encryption")
+        || has_prefix(headers, "x-amz-copy-source-server-side-encryption")
+}
+
+pub(crate) fn asks_for_grants(headers: &HeaderMap) -> bool {
+    has_prefix(headers, "x-amz-grant-")
+}
+
+pub(crate) fn asks_for_lock(headers: &HeaderMap) -> bool {
+    has_prefix(headers, "x-amz-object-lock-")
+}
+
+fn has_prefix(headers: &HeaderMap, prefix: &str) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(prefix))
+}
+
+/// The values for s3s's five fields, in the order of `ALGORITHMS`; `parts` counts those of a multipart object.
+pub(crate) fn checksum_texts(checksums: &[meridian_object::Checksum], parts: usize) -> [Option<String>; 5] {
+    ALGORITHMS.map(|algorithm| {
+        checksums.iter().find(|checksum| checksum.algorithm == algorithm).map(|checksum| text(checksum, parts))
+    })
+}
+
+pub(crate) fn checksum_type(checksums: &[meridian_object::Checksum]) -> Option<dto::ChecksumType> {
+    let first = checksums.first()?;
+    let name = if first.composite { dto::ChecksumType::COMPOSITE } else { dto::ChecksumType::FULL_OBJECT };
+    Some(dto::ChecksumType::from_static(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use meridian_object::{Checksum, ChecksumAlgorithm};
+
+    #[test]
+    fn the_length_is_that_of_the_decoded_body() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(body_length(Some(5), &headers).unwrap(), 5);
+        assert_eq!(body_length(None, &headers).unwrap_err().status_code().unwrap().as_u16(), 411);
+        assert!(body_length(Some(-1), &headers).is_err());
+        headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("7"));
+        assert_eq!(body_length(None, &headers).unwrap(), 7);
+        headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("-7"));
+        assert!(body_length(Some(5), &headers).is_err());
+    }
+
+    #[test]
+    fn refused_wishes_are_recognised_by_their_headers() {
+        let asks = |name: &'static str| {
+            let headers: HeaderMap =
+                [(http::HeaderName::from_static(name), HeaderValue::from_static("x"))].into_iter().collect();
+            (asks_for_encryption(&headers), asks_for_grants(&headers), asks_for_lock(&headers))
+        };
+        assert_eq!(asks("x-amz-server-side-encryption-customer-key"), (true, false, false));
+        assert_eq!(asks("x-amz-copy-source-server-side-encryption-customer-key"), (true, false, false));
+        assert_eq!(asks("x-amz-grant-read"), (false, true, false));
+        assert_eq!(asks("x-amz-object-lock-mode"), (false, false, true));
+        assert_eq!(asks("x-amz-meta-x-amz-grant-"), (false, false, false));
+    }
+
+    #[test]
+    fn checksums_go_to_their_fields() {
+        let checksum = Checksum { algorithm: ChecksumAlgorithm::Crc64Nvme, value: vec![0; 8], composite: false };
+        assert_eq!(
+            checksum_texts(std::slice::from_ref(&checksum), 0),
+            [None, None, Some("AAAAAAAAAAA=".to_owned()), None, None]
+        );
+        assert_eq!(checksum_type(&[checksum.clone()]).unwrap().as_str(), "FULL_OBJECT");
+        let composite = Checksum { composite: true, ..checksum };
+        assert_eq!(checksum_type(&[composite]).unwrap().as_str(), "COMPOSITE");
+        assert_eq!(checksum_type(&[]), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! One request, from hyper to its answer: an id, the checks of `admission`, s3s, and what every answer has in common.
+//!
+//! Invariants: every request gets an answer with its id; a panic is a 500 and a log entry, never a lost connection;
+//! an answer to HEAD and a 304 have no body; the access log names operation, path and status, and no query, because
+//! presigned signatures stand there.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use s3s::service::S3Service;
+use s3s::{Body, S3Error, S3ErrorCode};
+use tokio::sync::Semaphore;
+
+use crate::admission::Admission;
+use crate::context::{RequestContext, RequestIds};
+use crate::errors::{error, slow_down};
+use crate::observe::{RequestObserver, RequestReport};
+
+const REQUEST_ID_HEADER: &str = "x-amz-request-id";
+const ERROR_END: &[u8] = b"</Error>";
+
+/// Answers requests; shared by all connections.
+pub(crate) struct Responder {
+    pub service: S3Service,
+    pub admission: Admission,
+    pub ids: RequestIds,
+    /// Requests that may run at once.
+    pub requests: Semaphore,
+    pub observer: Option<Arc<dyn RequestObserver>>,
+}
+
+impl Responder {
+    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let context = RequestContext::new(self.ids.next());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let request_bytes = announced(request.headers());
+        let running = AssertUnwindSafe(self.run(request, &context)).catch_unwind();
+        let answer = match running.await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                tracing::error!(request = context.id, panic = panic_text(&*panic), "a handler panicked");
+                Err(internal_error())
+            }
+        };
+        let answer = answer.unwrap_or_else(error_answer);
+        let answer = decorate(answer, &method, &path, &context);
+        self.report(&context, &method, &path, &answer, request_bytes, started.elapsed());
+        answer
+    }
+
+    async fn run(&self, request: Request<Incoming>, context: &Arc<RequestContext>) -> Result<Response<Body>, S3Error> {
+        let Ok(_running) = self.requests.try_acquire() else {
+            return Err(slow_down("Please reduce your request rate: too many requests are running."));
+        };
+        let (mut parts, body) = request.into_parts();
+        let (body, _xml) = self.admission.admit(&parts, body, context).await?;
+        parts.extensions.insert(Arc::clone(context));
+        let answer = self.service.call(Request::from_parts(parts, body)).await;
+        answer.map_err(|failure| {
+            tracing::error!(request = context.id, ?failure, "an answer could not be made");
+            internal_error()
+        })
+    }
+
+    fn report(
+        &self,
+        context: &RequestContext,
+        method: &Method,
+        path: &str,
+        answer: &Response<Body>,
+        request_bytes: Option<u64>,
+        latency: Duration,
+    ) {
+        let (status, operation, id) = (answer.status().as_u16(), context.operation(), context.id.as_str());
+        let response_bytes = announced(answer.headers());
+        let owner = context.principal().map(|principal| principal.owner.as_str());
+        let latency_us = latency.as_micros() as u64;
+        if answer.status().is_server_error() {
+            tracing::info!(id, %method, path, operation, owner, status, latency_us, request_bytes, response_bytes, "access");
+        } else {
+            tracing::debug!(id, %method, path, operation, owner, status, latency_us, request_bytes, response_bytes, "access");
+        }
+        if let Some(observer) = &self.observer {
+            observer.observe(&RequestReport { operation, status, latency, request_bytes, response_bytes });
+        }
+    }
+}
+
+fn internal_error() -> S3Error {
+    error(S3ErrorCode::InternalError, "We encountered an internal error. Please try again.")
+}
+
+fn error_answer(failure: S3Error) -> Response<Body> {
+    failure.to_http_response().unwrap_or_else(|_| {
+        let mut answer = Response::new(Body::empty()); // an error's own XML can't fail to be written
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        answer
+    })
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
+}
+
+fn decorate(answer: Response<Body>, method: &Method, path: &str, context: &RequestContext) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    let id = HeaderValue::from_str(&context.id).expect("an id is hex digits");
+    parts.headers.insert(REQUEST_ID_HEADER, id);
+    if method == Method::HEAD && parts.status == StatusCode::OK && parts.headers.contains_key(CONTENT_RANGE) {
+        parts.status = StatusCode::PARTIAL_CONTENT; // s3s knows no other status for HEAD
+    }
+    let is_error = parts.status.is_client_error() || parts.status.is_server_error();
+    if parts.status == StatusCode::NOT_MODIFIED || (is_error && method == Method::HEAD) {
+        parts.headers.remove(CONTENT_TYPE);
+        return Response::from_parts(parts, Body::empty());
+    }
+    let body = match body.bytes() {
+        Some(xml) if is_error => Body::from(completed(&xml, path, &context.id)),
+        _ => body,
+    };
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        parts.headers.remove(TRANSFER_ENCODING);
+    }
+    Response::from_parts(parts, body)
+}
+
+/// An error document with what s3s leaves out: a message, the resource, the request's id.
+fn completed(xml: &[u8], path: &str, id: &str) -> Bytes {
+    let Some(head) = xml.strip_suffix(ERROR_END) else { return Bytes::copy_from_slice(xml) };
+    let text = String::from_utf8_lossy(head);
+    let mut document = text.clone().into_owned();
+    if !text.contains("<Message>") {
+        let code =
+            text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code);
+        document.push_str(&format!("<Message>{}</Message>", escape(message(code))));
+    }
+    document.push_str(&format!("<Resource>{}</Resource><RequestId>{id}</RequestId></Error>", escape(path)));
+    Bytes::from(document)
+}
+
+/// Texts for the errors that s3s raises without one.
+fn message(code: &str) -> &str {
+    match code {
+        "SignatureDoesNotMatch" => {
+            "The request signature we calculated does not match the signature you provided. Check your key and signing method."
+        }
+        "InvalidBucketName" => "The specified bucket is not valid.",
+        "KeyTooLongError" => "Your key is too long: at most 1024 bytes.",
+        "InvalidURI" => "Couldn't parse the specified URI.",
+        "MalformedXML" => "The XML you provided was not well-formed or did not validate against our published schema.",
+        "MissingRequestBodyError" => "Request body is empty.",
+        "MethodNotAllowed" => "The specified method is not allowed against this resource.",
+        "MissingContentLength" => "You must provide the Content-Length HTTP header.",
+        "IncompleteBody" => "You did not provide the number of bytes specified by the Content-Length HTTP header.",
+        "NotImplemented" => "A header or query you provided implies functionality that is not implemented.",
+        "AccessDenied" => "Access Denied",
+        code => code,
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer_to(method: &Method, failure: S3Error) -> Response<Body> {
+        let context = RequestContext::new("00000000000000AB".to_owned());
+        decorate(error_answer(failure), method, "/b/a<b&c", &context)
+    }
+
+    fn text(answer: &Response<Body>) -> String {
+        String::from_utf8(answer.body().bytes().unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_error_names_code_message_resource_and_request() {
+        let answer = answer_to(&Method::GET, error(S3ErrorCode::NoSuchKey, "none"));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()[REQUEST_ID_HEADER]),
+            (404, &"00000000000000AB".parse().unwrap())
+        );
+        let text = text(&answer);
+        assert!(text.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>"), "{text}");
+        assert!(
+            text.ends_with(
+                "<Error><Code>NoSuchKey</Code><Message>none</Message><Resource>/b/a&lt;b&amp;c</Resource>\
+             <RequestId>00000000000000AB</RequestId></Error>"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_error_without_a_message_gets_one() {
+        let text = text(&answer_to(&Method::GET, S3Error::new(S3ErrorCode::SignatureDoesNotMatch)));
+        assert!(text.contains("<Message>The request signature we calculated"), "{text}");
+    }
+
+    #[test]
+    fn answers_to_head_and_not_modified_have_no_body() {
+        let head = answer_to(&Method::HEAD, error(S3ErrorCode::NoSuchKey, "none"));
+        assert_eq!((head.status().as_u16(), head.body().bytes().unwrap().len()), (404, 0));
+        let same = answer_to(&Method::GET, S3Error::new(S3ErrorCode::NotModified));
+        assert_eq!((same.status().as_u16(), same.body().bytes().unwrap().len()), (304, 0));
+    }
+
+    #[test]
+    fn a_head_of_a_range_is_partial_content() {
+        let context = RequestContext::new("1".to_owned());
+        let mut answer = Response::new(Body::empty());
+        answer.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_static("bytes 0-1/5"));
+        assert_eq!(decorate(answer, &Method::HEAD, "/b/k", &context).status(), StatusCode::PARTIAL_CONTENT);
+    }
+
+    #[test]
+    fn panics_are_named() {
+        assert_eq!(panic_text(&"a"), "a");
+        assert_eq!(panic_text(&"b".to_owned()), "b");
+        assert_eq!(panic_text(&5), "a panic without a text");
+    }
+}

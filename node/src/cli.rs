@@ -1,0 +1,227 @@
+//! The command line: words, flags and defaults. What they do stands in `commands/`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use meridian_types::ReplicaCode;
+
+/// Meridian: an object store that spans datacenters.
+#[derive(Debug, Parser)]
+#[command(name = "meridian", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How client commands reach a cluster; before or after their words.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionArgs {
+    /// The ready.json of `meridian init` or `meridian dev`: endpoints and keys.
+    #[arg(long, global = true, env = "MERIDIAN_READY_FILE", value_name = "F")]
+    pub ready_file: Option<PathBuf>,
+    /// Any REST endpoint of the cluster, such as http://127.0.0.1:9001; keys come from MERIDIAN_ACCESS_KEY and
+    /// MERIDIAN_SECRET_KEY.
+    #[arg(long, global = true, env = "MERIDIAN_ENDPOINT", value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Print JSON with stable field names instead of a table.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a cluster: configurations, certificates, keys.
+    Init(InitArgs),
+    /// Run one node.
+    Node(NodeArgs),
+    /// Run a whole cluster in this process, for development.
+    Dev(DevArgs),
+    /// Nodes, partitions and volumes of every datacenter.
+    Status,
+    /// How far each datacenter is behind, and waiting for it.
+    #[command(subcommand)]
+    Replication(ReplicationCommand),
+    /// Measure PUT, GET, mixed and LIST against a cluster, verifying what is read.
+    Bench(BenchArgs),
+    /// Print a completion script.
+    Completion {
+        /// The shell to complete for.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Where to write the cluster.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The cluster's name.
+    #[arg(long, default_value = "meridian")]
+    pub name: String,
+    #[arg(long, default_value_t = 3)]
+    pub datacenters: u16,
+    /// Nodes of each datacenter.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: u16,
+    /// Racks of each datacenter.
+    #[arg(long, default_value_t = 1)]
+    pub racks: u16,
+    /// The first port; datacenter i (from 0) uses the hundred at 100 × i above it.
+    #[arg(long, default_value_t = 9000)]
+    pub port_base: u16,
+    /// Shards of the object index; fixed for the life of the cluster.
+    #[arg(long, default_value_t = 16)]
+    pub partitions: u16,
+    /// The cluster's default replica code; without it every datacenter holds every byte.
+    #[arg(long, value_name = "XYZ")]
+    pub replication: Option<ReplicaCode>,
+    /// The address that nodes bind and are reached at.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub address: IpAddr,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NodeArgs {
+    /// The node.toml of this node.
+    #[arg(long)]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Where the cluster lives; made at the first start, found again later.
+    #[arg(long, value_name = "D")]
+    pub dir: Option<PathBuf>,
+    #[arg(long, default_value_t = 3)]
+    pub datacenters: u16,
+    /// Nodes of each datacenter.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: u16,
+    #[arg(long, default_value_t = 9000)]
+    pub port_base: u16,
+    #[arg(long, default_value_t = 4)]
+    pub partitions: u16,
+    /// Written when every datacenter answers, atomically.
+    #[arg(long, value_name = "F")]
+    pub ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReplicationCommand {
+    /// One screen: how far each datacenter is behind. Exit code 0 ok, 1 warn, 2 critical.
+    Status {
+        /// Draw it again every second.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Block until a state is in other datacenters. Exit code 2 when the time is up.
+    Wait(WaitArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct WaitArgs {
+    /// `now`: everything acknowledged anywhere before this call.
+    #[arg(long, default_value = "now")]
+    pub until: String,
+    /// The datacenters that must have it.
+    #[arg(long = "in", value_delimiter = ',', value_name = "DC,DC", required = true)]
+    pub destinations: Vec<String>,
+    /// The origins to wait for; all members without it.
+    #[arg(long, value_delimiter = ',', value_name = "DC,DC")]
+    pub from: Vec<String>,
+    /// How long to wait, such as 500ms, 30s or 2m.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Start a cluster of one datacenter in a temporary directory and measure that.
+    #[arg(long)]
+    pub self_hosted: bool,
+    /// Measure another S3 endpoint instead; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    #[arg(long, value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// Which workloads, in this order.
+    #[arg(long, value_delimiter = ',', default_value = "put,get,mixed,list")]
+    pub workloads: Vec<String>,
+    /// Object size, such as 1KiB or 4MiB.
+    #[arg(long, default_value = "1KiB", value_parser = parse_size)]
+    pub size: u64,
+    /// Objects to write, and to read from.
+    #[arg(long, default_value_t = 10_000)]
+    pub objects: u64,
+    /// Clients at once.
+    #[arg(long, default_value_t = 16)]
+    pub clients: u32,
+    /// How long each of get, mixed and list runs at most.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+}
+
+/// `500ms`, `30s`, `2m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| format!("{text:?}: write a number and ms, s, m or h"))?;
+    match &text[digits..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
+        unit => Err(format!("unknown unit {unit:?}: write ms, s, m or h")),
+    }
+}
+
+/// `1024`, `1KiB`, `4MiB`, `1GiB`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| format!("{text:?}: write a number and KiB, MiB or GiB"))?;
+    let shift = match &text[digits..] {
+        "" | "B" => 0,
+        "KiB" | "K" | "k" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        unit => return Err(format!("unknown unit {unit:?}: write KiB, MiB or GiB")),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn connection_flags_stand_before_or_after_the_words() {
+        for line in [
+            ["meridian", "--json", "--ready-file", "r", "replication", "status"],
+            ["meridian", "replication", "status", "--json", "--ready-file", "r"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.connection.json && cli.connection.ready_file.is_some());
+        }
+        let line = ["meridian", "replication", "wait", "--until", "now", "--in", "dc-b,dc-c", "--timeout", "5s"];
+        let Command::Replication(ReplicationCommand::Wait(wait)) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!((wait.destinations.len(), wait.timeout), (2, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn durations_and_sizes_parse_with_units() {
+        assert_eq!(parse_duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(parse_duration("2m").unwrap(), Duration::from_secs(120));
+        assert!(parse_duration("soon").is_err() && parse_duration("5 days").is_err());
+        assert_eq!(parse_size("4MiB").unwrap(), 4 << 20);
+        assert!(parse_size("99999999999GiB").is_err() && parse_size("x").is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! `meridian init`, `meridian node`, `meridian status`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{short_bytes, table};
+use crate::cli::{ConnectionArgs, InitArgs, NodeArgs};
+use crate::client::AdminClient;
+use crate::config::{LimitsSection, NodeConfig};
+use crate::init::ClusterPlan;
+use crate::server::{ProcessMemory, RunningNode};
+use crate::signals;
+
+/// Writes a cluster and says how to run it.
+pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
+    let plan = ClusterPlan {
+        directory: args.dir.clone(),
+        name: args.name.clone(),
+        datacenters: args.datacenters,
+        nodes: args.nodes,
+        racks: args.racks,
+        port_base: args.port_base,
+        partitions: args.partitions,
+        code: args.replication,
+        address: args.address,
+        blob_auth_open: false,
+        limits: LimitsSection::default(),
+    };
+    let ready = plan.write()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&ready)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("Wrote cluster {} to {}. Start its nodes:\n", args.name, args.dir.display());
+    for dc in &ready.datacenters {
+        for node in &dc.nodes {
+            let config = args.dir.join(&dc.name).join(&node.name).join("node.toml");
+            println!("  meridian node --config {}", config.display());
+        }
+    }
+    println!("\nThen: meridian status --ready-file {}", args.dir.join("ready.json").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs one node until it is told to stop.
+pub async fn node(args: &NodeArgs) -> Result<ExitCode> {
+    let config = NodeConfig::load(&args.config)?;
+    let memory = ProcessMemory::new(&config.limits);
+    let name = config.member.name.clone();
+    let node = RunningNode::start(config, memory).await?;
+    tokio::select! {
+        () = node.wait_ready() => tracing::info!(node = %name, "ready"),
+        stop = signals::stop_requested() => {
+            stop?;
+            node.stop().await;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    signals::stop_requested().await?;
+    tracing::info!(node = %name, "stopping");
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nodes, partitions and volumes of the asked datacenter.
+pub async fn status(connection: &ConnectionArgs) -> Result<ExitCode> {
+    let status: Value = AdminClient::connect(connection)?.get("/admin/v1/status").await?;
+    let ready = status["ready"].as_bool().unwrap_or(false);
+    let code = if ready { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(code);
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let missing: Vec<String> = status["missing"].as_array().into_iter().flatten().map(&text).collect();
+    let state = if ready { "READY".to_owned() } else { format!("NOT READY: lacks {}", missing.join(", ")) };
+    println!("cluster {}   datacenter {}   {state}\n", text(&status["cluster"]), text(&status["datacenter"]));
+    print_rows(&status["nodes"], &["NODE", "RACK", "S3", "REST", "BOOTS", "GOSSIP"], |row| {
+        ["name", "rack", "s3", "rest", "boot_counter", "gossip"].map(|field| text(&row[field])).to_vec()
+    });
+    print_rows(&status["partitions"], &["PARTITION", "LEADER", "TERM", "SERVING"], |row| {
+        ["partition", "leader", "term", "serving"].map(|field| text(&row[field])).to_vec()
+    });
+    print_rows(&status["volumes"], &["VOLUME", "CODE", "ROLE", "STATE", "SIZE", "NEEDLES", "DAMAGED"], |row| {
+        let state = match (row["failed"].is_null(), row["sealed"].as_bool()) {
+            (false, _) => "failed",
+            (true, Some(true)) => "sealed",
+            _ => "open",
+        };
+        vec![
+            text(&row["volume"]),
+            text(&row["code"]),
+            text(&row["role"]),
+            state.to_owned(),
+            short_bytes(row["committed_bytes"].as_u64().unwrap_or(0)),
+            text(&row["needles"]),
+            text(&row["damaged_ranges"]),
+        ]
+    });
+    Ok(code)
+}
+
+fn print_rows(rows: &Value, header: &[&str], cells: impl Fn(&Value) -> Vec<String>) {
+    let mut table = table(header);
+    for row in rows.as_array().into_iter().flatten() {
+        table.add_row(cells(row));
+    }
+    println!("{table}\n");
+}

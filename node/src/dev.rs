@@ -1,0 +1,103 @@
+//! `meridian dev`: a whole cluster in one process, over the same sockets, raft, gossip, mTLS and RocksDB as
+//! `meridian node`. Only memory is shared: one block cache and one write-buffer budget for all nodes.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
+
+use crate::cli::DevArgs;
+use crate::config::{LimitsSection, NodeConfig};
+use crate::init::{ClusterPlan, ReadyFile, node_files, read_ready, write_atomically};
+use crate::server::{ProcessMemory, RunningNode};
+use crate::signals;
+
+/// How long the datacenters may take until all of them answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where `meridian dev` keeps its cluster when `--dir` does not say.
+pub fn default_directory() -> PathBuf {
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).unwrap_or_else(|| {
+        std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), |home| Path::new(&home).join(".local/share"))
+    });
+    base.join("meridian/dev")
+}
+
+/// Runs the cluster until it is told to stop.
+pub async fn run(args: &DevArgs, ready_file: Option<&Path>) -> Result<ExitCode> {
+    let started = Instant::now();
+    let directory = args.dir.clone().unwrap_or_else(default_directory);
+    let ready = open_or_create(args, &directory)?;
+    let configs: Vec<NodeConfig> =
+        node_files(&directory)?.iter().map(|path| Ok(NodeConfig::load(path)?)).collect::<Result<_>>()?;
+    let memory = ProcessMemory::new(&configs[0].limits);
+    eprintln!("Starting {} datacenters from {} ...", ready.datacenters.len(), directory.display());
+    let nodes = try_join_all(configs.into_iter().map(|config| RunningNode::start(config, memory.clone()))).await?;
+    tokio::time::timeout(READY_TIMEOUT, async {
+        for node in &nodes {
+            node.wait_ready().await;
+        }
+    })
+    .await
+    .with_context(|| format!("the datacenters were not ready within {} s", READY_TIMEOUT.as_secs()))?;
+
+    if let Some(path) = args.ready_file.as_deref().or(ready_file) {
+        write_atomically(path, &serde_json::to_vec_pretty(&ready)?, true)?;
+    }
+    print_welcome(&ready, &directory, started.elapsed());
+    signals::stop_requested().await?;
+    eprintln!("Stopping ...");
+    for node in nodes {
+        node.stop().await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
+    let stored = directory.join("ready.json");
+    if stored.exists() {
+        let ready = read_ready(&stored)?;
+        let port_base = ready.datacenters.first().and_then(|dc| dc.s3.rsplit(':').next()?.parse::<u16>().ok());
+        if port_base != Some(args.port_base) || ready.datacenters.len() != usize::from(args.datacenters) {
+            bail!(
+                "{} holds a cluster of {} datacenters from port {}; start it with those, or choose another --dir",
+                directory.display(),
+                ready.datacenters.len(),
+                port_base.unwrap_or(0),
+            );
+        }
+        return Ok(ready);
+    }
+    let plan = ClusterPlan {
+        directory: directory.to_owned(),
+        name: "dev".into(),
+        datacenters: args.datacenters,
+        nodes: args.nodes,
+        racks: 1,
+        port_base: args.port_base,
+        partitions: args.partitions,
+        code: None,
+        address: Ipv4Addr::LOCALHOST.into(),
+        blob_auth_open: true,
+        limits: LimitsSection::default(),
+    };
+    plan.write()
+}
+
+fn print_welcome(ready: &ReadyFile, directory: &Path, elapsed: Duration) {
+    println!("Ready after {:.1} s.\n", elapsed.as_secs_f64());
+    for dc in &ready.datacenters {
+        println!("  {}   S3 {}   REST {}", dc.name, dc.s3, dc.rest);
+    }
+    let first = &ready.datacenters[0];
+    let last = ready.datacenters.last().expect("a cluster has a datacenter");
+    let sign = format!("--aws-sigv4 aws:amz:{}:s3 -u {}:{}", first.region, ready.access_key, ready.secret_key);
+    println!("\nTry it: write in {}, read in {} (Ctrl-C stops the cluster, {} keeps it):\n", first.name, last.name, directory.display());
+    println!("  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}", ready.access_key, ready.secret_key);
+    println!("  curl -fsS {sign} -X PUT {}/hello", first.s3);
+    println!("  echo 'one write crosses' | curl -fsS {sign} -T - -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' {}/hello/world", first.s3);
+    println!("  curl -fsS --retry 5 --retry-all-errors {} {}/hello/world\n", sign.replace(&first.region, &last.region), last.s3);
+}

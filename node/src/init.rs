@@ -1,0 +1,326 @@
+//! `meridian init`: writes a cluster to a directory — a configuration, an identity and secrets for each node,
+//! the CA, and `ready.json`, which tells clients where everything is.
+//!
+//! ```text
+//! D/cluster.toml            what was asked for
+//! D/ca/{ca.pem,ca.key}      the CA; its key is needed only to add nodes
+//! D/ready.json              endpoints and the first access key
+//! D/<dc>/<node>/node.toml   and secrets.toml, tls/{ca.pem,node.pem,node.key}, data/
+//! ```
+//!
+//! Invariants: nothing that exists is overwritten; secrets and keys are readable by their owner only.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use meridian_types::ReplicaCode;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{
+    CONFIG_VERSION, ClusterSection, DatacenterSection, LimitsSection, MemberSection, NodeFile, NodeSection, Secrets,
+    TimingSection,
+};
+use crate::pki::Authority;
+
+/// Ports of one datacenter: node j of datacenter i starts at `port_base + 100 * i + 10 * j`.
+pub const DATACENTER_PORTS: u16 = 100;
+pub const NODE_PORTS: u16 = 10;
+/// Most nodes whose ports fit into a datacenter's hundred.
+pub const NODES_MAX: u16 = DATACENTER_PORTS / NODE_PORTS;
+pub const DATACENTERS_MAX: u16 = 26;
+
+/// What a cluster is made from.
+#[derive(Debug, Clone)]
+pub struct ClusterPlan {
+    pub directory: PathBuf,
+    pub name: String,
+    pub datacenters: u16,
+    pub nodes: u16,
+    pub racks: u16,
+    pub port_base: u16,
+    pub partitions: u16,
+    /// None: every datacenter holds every byte.
+    pub code: Option<ReplicaCode>,
+    /// The address that nodes bind and are reached at.
+    pub address: IpAddr,
+    /// Blobs may be written without a token (`dev`, on loopback).
+    pub blob_auth_open: bool,
+    pub limits: LimitsSection,
+}
+
+/// `ready.json`: where a cluster's endpoints are. Field names are an interface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadyFile {
+    pub datacenters: Vec<ReadyDatacenter>,
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadyDatacenter {
+    pub name: String,
+    pub region: String,
+    pub s3: String,
+    pub rest: String,
+    pub nodes: Vec<ReadyNode>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadyNode {
+    pub name: String,
+    pub s3: String,
+    pub rest: String,
+}
+
+/// The `node.toml` of every node of a cluster directory, in order of datacenter and node.
+pub fn node_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let ready = read_ready(&directory.join("ready.json"))?;
+    Ok(ready
+        .datacenters
+        .iter()
+        .flat_map(|dc| dc.nodes.iter().map(|node| directory.join(&dc.name).join(&node.name).join("node.toml")))
+        .collect())
+}
+
+pub fn read_ready(path: &Path) -> Result<ReadyFile> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a ready file", path.display()))
+}
+
+/// Writes a file whole or not at all.
+pub fn write_atomically(path: &Path, content: &[u8], private: bool) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let partial = path.with_extension("partial");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(if private { 0o600 } else { 0o644 })
+        .open(&partial)
+        .with_context(|| format!("create {}", partial.display()))?;
+    file.write_all(content).and_then(|()| file.sync_all()).with_context(|| format!("write {}", partial.display()))?;
+    std::fs::rename(&partial, path).with_context(|| format!("name {}", path.display()))?;
+    std::fs::File::open(parent).and_then(|dir| dir.sync_all()).with_context(|| format!("sync {}", parent.display()))
+}
+
+impl ClusterPlan {
+    fn check(&self) -> Result<ReplicaCode> {
+        if self.datacenters == 0 || self.datacenters > DATACENTERS_MAX {
+            bail!("--datacenters {}: choose 1 to {DATACENTERS_MAX}", self.datacenters);
+        }
+        if self.nodes == 0 || self.nodes > NODES_MAX {
+            bail!("--nodes {}: choose 1 to {NODES_MAX}", self.nodes);
+        }
+        if self.nodes > 1 {
+            bail!("--nodes {}: datacenters of several nodes are not there yet; use 1", self.nodes);
+        }
+        if self.racks == 0 || self.racks > self.nodes {
+            bail!("--racks {}: choose 1 to the number of nodes ({})", self.racks, self.nodes);
+        }
+        if u32::from(self.port_base) + u32::from(DATACENTER_PORTS) * u32::from(self.datacenters) > 65_536 {
+            bail!("--port-base {}: the ports of {} datacenters do not fit above it", self.port_base, self.datacenters);
+        }
+        let code = self.code.unwrap_or_else(|| ReplicaCode::every_datacenter(self.datacenters as u8));
+        let missing = |what: &str, needed: u8, there: u16| -> Result<()> {
+            if u16::from(needed) > there { bail!("--replication {code} needs {needed} {what}; there are {there}") }
+            Ok(())
+        };
+        missing("other datacenters", code.other_datacenters(), self.datacenters - 1)?;
+        missing("other racks in each datacenter", code.other_racks(), self.racks - 1)?;
+        missing("other nodes in a rack", code.same_rack(), (self.nodes / self.racks).saturating_sub(1))?;
+        Ok(code)
+    }
+
+    fn datacenter_name(index: u16) -> String {
+        format!("dc-{}", char::from(b'a' + index as u8))
+    }
+
+    fn members(&self, datacenter: u16) -> Vec<MemberSection> {
+        (0..self.nodes)
+            .map(|node| {
+                let base = self.port_base + DATACENTER_PORTS * datacenter + NODE_PORTS * node;
+                let address = |offset: u16| SocketAddr::new(self.address, base + offset);
+                MemberSection {
+                    id: u32::from(node) + 1,
+                    name: format!("{}-{}", Self::datacenter_name(datacenter), node + 1),
+                    rack: format!("rack-{}", node % self.racks + 1),
+                    s3: address(0),
+                    rest: address(1),
+                    grpc: address(2),
+                    bulk: address(3),
+                    gossip: address(4),
+                }
+            })
+            .collect()
+    }
+
+    /// Writes the cluster.
+    ///
+    /// # Errors
+    /// When the plan can't be met, or the directory already holds a cluster.
+    pub fn write(&self) -> Result<ReadyFile> {
+        let code = self.check()?;
+        let directory = &self.directory;
+        if directory.join("ready.json").exists() {
+            bail!("{} already holds a cluster; choose another directory or remove it", directory.display());
+        }
+        std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        let authority = Authority::create(&self.name)?;
+        std::fs::create_dir_all(directory.join("ca"))?;
+        write_atomically(&directory.join("ca/ca.pem"), authority.certificate_pem().as_bytes(), false)?;
+        write_atomically(&directory.join("ca/ca.key"), authority.key_pem().as_bytes(), true)?;
+
+        let cluster = ClusterSection {
+            name: self.name.clone(),
+            id: hex::encode(random::<16>()),
+            partitions: self.partitions,
+            replication: code.to_string(),
+        };
+        let secrets = Secrets {
+            access_key: format!("MRDN{}", hex::encode_upper(random::<8>())),
+            secret_key: hex::encode(random::<20>()),
+            gossip_key: hex::encode(random::<32>()),
+        };
+        let datacenters: Vec<DatacenterSection> = (0..self.datacenters)
+            .map(|index| DatacenterSection {
+                id: index as u8 + 1,
+                name: Self::datacenter_name(index),
+                nodes: self.members(index),
+            })
+            .collect();
+        for datacenter in &datacenters {
+            for node in &datacenter.nodes {
+                self.write_node(&authority, &cluster, &secrets, &datacenters, datacenter, node)?;
+            }
+        }
+        let ready = ready_file(&datacenters, &secrets);
+        // Written last: its presence says that the cluster is whole.
+        write_atomically(&directory.join("ready.json"), &serde_json::to_vec_pretty(&ready)?, true)?;
+        Ok(ready)
+    }
+
+    fn write_node(
+        &self,
+        authority: &Authority,
+        cluster: &ClusterSection,
+        secrets: &Secrets,
+        datacenters: &[DatacenterSection],
+        datacenter: &DatacenterSection,
+        node: &MemberSection,
+    ) -> Result<()> {
+        let home = self.directory.join(&datacenter.name).join(&node.name);
+        let tls = home.join("tls");
+        std::fs::create_dir_all(&tls).with_context(|| format!("create {}", tls.display()))?;
+        let identity = authority.issue(&node.name.parse()?, &datacenter.name.parse()?)?;
+        write_atomically(&tls.join("ca.pem"), authority.certificate_pem().as_bytes(), false)?;
+        write_atomically(&tls.join("node.pem"), identity.certificate_pem.as_bytes(), false)?;
+        write_atomically(&tls.join("node.key"), identity.key_pem.as_bytes(), true)?;
+        write_atomically(&home.join("secrets.toml"), toml::to_string(secrets)?.as_bytes(), true)?;
+        let file = NodeFile {
+            version: CONFIG_VERSION,
+            cluster: cluster.clone(),
+            node: NodeSection {
+                name: node.name.clone(),
+                data: "data".into(),
+                tls: "tls".into(),
+                secrets: "secrets.toml".into(),
+                blob_auth: if self.blob_auth_open { "open" } else { "token" }.into(),
+            },
+            limits: self.limits,
+            timing: TimingSection::default(),
+            datacenters: datacenters.to_vec(),
+        };
+        write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)
+    }
+}
+
+fn ready_file(datacenters: &[DatacenterSection], secrets: &Secrets) -> ReadyFile {
+    let datacenters = datacenters
+        .iter()
+        .map(|dc| {
+            let nodes: Vec<ReadyNode> = dc
+                .nodes
+                .iter()
+                .map(|node| ReadyNode {
+                    name: node.name.clone(),
+                    s3: format!("http://{}", reachable(node.s3)),
+                    rest: format!("http://{}", reachable(node.rest)),
+                })
+                .collect();
+            ReadyDatacenter {
+                name: dc.name.clone(),
+                region: dc.name.clone(),
+                s3: nodes[0].s3.clone(),
+                rest: nodes[0].rest.clone(),
+                nodes,
+            }
+        })
+        .collect();
+    ReadyFile {
+        datacenters,
+        access_key: secrets.access_key.clone(),
+        secret_key: secrets.secret_key.clone(),
+    }
+}
+
+/// The address a client on this machine uses for one that may be bound to all interfaces.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())) } else { address }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    meridian_env::entropy::fill(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodeConfig;
+
+    fn plan(directory: &Path) -> ClusterPlan {
+        ClusterPlan {
+            directory: directory.to_owned(),
+            name: "test".into(),
+            datacenters: 3,
+            nodes: 1,
+            racks: 1,
+            port_base: 9000,
+            partitions: 4,
+            code: None,
+            address: Ipv4Addr::LOCALHOST.into(),
+            blob_auth_open: true,
+            limits: LimitsSection::default(),
+        }
+    }
+
+    #[test]
+    fn a_written_cluster_loads_and_its_ports_lie_as_documented() {
+        let dir = tempfile::tempdir().unwrap();
+        let ready = plan(dir.path()).write().unwrap();
+        assert_eq!(ready.datacenters[1].s3, "http://127.0.0.1:9100");
+        assert_eq!(ready.datacenters[2].nodes[0].rest, "http://127.0.0.1:9201");
+        let files = node_files(dir.path()).unwrap();
+        assert_eq!(files.len(), 3);
+        let config = NodeConfig::load(&files[2]).unwrap();
+        assert_eq!((config.datacenter.name.as_str(), config.code.to_string().as_str()), ("dc-c", "200"));
+        assert_eq!(config.secrets.access_key, ready.access_key);
+        assert!(plan(dir.path()).write().unwrap_err().to_string().contains("already holds"));
+    }
+
+    #[test]
+    fn a_code_that_can_not_be_met_says_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusal = |code: &str| {
+            let plan = ClusterPlan { code: Some(code.parse().unwrap()), ..plan(dir.path()) };
+            plan.write().unwrap_err().to_string()
+        };
+        assert!(refusal("300").contains("needs 3 other datacenters; there are 2"));
+        assert!(refusal("010").contains("needs 1 other racks"));
+        assert!(refusal("001").contains("needs 1 other nodes"));
+    }
+}

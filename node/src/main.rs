@@ -1,0 +1,84 @@
+//! The binary `meridian`: a node, a development cluster, and the commands that operators use.
+//!
+//! Exit codes: 0 done, 1 warn (status) or a failed operation, 2 bad input, configuration, or a time-out.
+
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod dev;
+mod identity;
+mod init;
+mod links;
+mod pki;
+mod server;
+mod signals;
+mod users;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command, ReplicationCommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_logging(matches!(cli.command, Command::Node(_)));
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first provider of this process");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("meridian")
+        .build()
+        .expect("a tokio runtime");
+    let code = match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit_code_of(&error)
+        }
+    };
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    code
+}
+
+fn exit_code_of(error: &anyhow::Error) -> ExitCode {
+    let bad_input = error.chain().any(|cause| {
+        cause.is::<config::ConfigError>() || cause.is::<identity::IdentityError>() || cause.is::<client::UsageError>()
+    });
+    ExitCode::from(if bad_input { 2 } else { 1 })
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Init(args) => commands::init(&args, cli.connection.json),
+        Command::Node(args) => commands::node(&args).await,
+        Command::Dev(args) => dev::run(&args, cli.connection.ready_file.as_deref()).await,
+        Command::Status => commands::status(&cli.connection).await,
+        Command::Replication(ReplicationCommand::Status { watch }) => {
+            commands::replication_status(&cli.connection, watch).await
+        }
+        Command::Replication(ReplicationCommand::Wait(args)) => {
+            commands::replication_wait(&cli.connection, &args).await
+        }
+        Command::Bench(args) => commands::bench(&cli.connection, &args).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Structured logs to standard error: JSON for a node, text elsewhere; `MERIDIAN_LOG` sets the levels.
+fn init_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MERIDIAN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,meridian=info,openraft=error,chitchat=error"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}

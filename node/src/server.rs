@@ -1,0 +1,450 @@
+//! A running node: every subsystem wired together, started in the order in which they need each other, and stopped
+//! in the opposite one.
+//!
+//! Invariants: nothing is served before the boot is counted and registered (rule 7); ports are bound before anything
+//! is started, so that a taken port fails the start with its number.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use meridian_control::{Control, ControlConfig, NodeInfo};
+use meridian_env::{HybridClock, RealDisk, SystemClock};
+use meridian_gossip::{ChitchatMembership, GossipConfig, GossipKey, Membership};
+use meridian_meta::{Meta, MetaConfig};
+use meridian_object::{Objects, ObjectsConfig};
+use meridian_raft::{HostConfig, RaftHost};
+use meridian_replication::{
+    PeerDatacenter, PeerNode, Replication, ReplicationConfig, ReplicationLimits, ReplicationService, serve_bulk,
+};
+use meridian_replicator::ClockConfig;
+use meridian_rest::{NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
+use meridian_s3::{GatewayLimits, RequestObserver, RequestReport, S3Config};
+use meridian_store::{SharedMemory, Store};
+use meridian_types::{DatacenterId, NodeId};
+use meridian_volume::{VolumeOptions, VolumeSet};
+use meridian_wire::tls::Identity as TlsIdentity;
+use meridian_wire::{LinkTimings, LocalNode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{LimitsSection, NodeConfig};
+use crate::identity::Identity;
+use crate::links::DatacenterLinks;
+use crate::users::Administrator;
+
+/// How long `wait_ready` pauses between two looks.
+const READY_POLL: Duration = Duration::from_millis(20);
+/// How long the servers may take to end their requests.
+const SERVERS_GRACE: Duration = Duration::from_secs(6);
+/// The longest that control waits for a leader at start.
+const CONTROL_WAIT_MS_MAX: u64 = 20_000;
+
+/// Memory that all nodes of this process share.
+#[derive(Clone)]
+pub struct ProcessMemory {
+    store: Arc<SharedMemory>,
+}
+
+impl ProcessMemory {
+    pub fn new(limits: &LimitsSection) -> Self {
+        let store = SharedMemory::new(limits.cache_mib << 20, limits.write_buffers_mib << 20);
+        Self { store: Arc::new(store) }
+    }
+}
+
+/// One node of a cluster, serving.
+pub struct RunningNode {
+    view: Arc<View>,
+    replication: Replication,
+    host: Arc<RaftHost>,
+    volumes: Arc<VolumeSet>,
+    gossip: Arc<ChitchatMembership>,
+    servers: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    _identity: Identity,
+}
+
+struct Listeners {
+    s3: TcpListener,
+    rest: TcpListener,
+    grpc: TcpListener,
+    bulk: TcpListener,
+}
+
+impl RunningNode {
+    /// Starts a node; it elects leaders and grows volumes in the background (`wait_ready`).
+    pub async fn start(config: NodeConfig, memory: ProcessMemory) -> Result<Self> {
+        let node_name = config.member.name.clone();
+        Self::start_subsystems(config, memory).await.with_context(|| format!("start node {node_name}"))
+    }
+
+    async fn start_subsystems(config: NodeConfig, memory: ProcessMemory) -> Result<Self> {
+        let identity = Identity::take(&config.data, config.cluster, config.datacenter.id, config.member.id)?;
+        let listeners = Listeners::bind(&config).await?;
+        let tls = TlsIdentity::load(&config.tls)?;
+        let timings = LinkTimings::default();
+        let clock = open_clock(&config)?;
+        let metadata = config.data.join("meta");
+        let store = tokio::task::spawn_blocking(move || Store::open(&metadata, &memory.store)).await??;
+        let volumes = open_volumes(&config, Arc::clone(&clock)).await?;
+
+        let stop = watch::Sender::new(false);
+        let mut servers = JoinSet::new();
+        let links = Arc::new(DatacenterLinks::new(&config, &tls, &timings)?);
+        let host = RaftHost::new(host_config(&config), store, links);
+        let replication_service = ReplicationService::default();
+        let grpc = meridian_wire::server(&tls, &timings)?
+            .add_service(host.service())
+            .add_service(meridian_wire::replication_server(replication_service.clone()))
+            .serve_with_incoming_shutdown(meridian_wire::incoming(listeners.grpc), stopped(&stop));
+        servers.spawn(async move {
+            if let Err(error) = grpc.await {
+                tracing::error!(%error, "the gRPC port failed");
+            }
+        });
+        {
+            let (tls, volumes, stopped) = (tls.clone(), Arc::clone(&volumes), stopped(&stop));
+            servers.spawn(async move { serve_bulk(listeners.bulk, &tls, volumes, stopped).await });
+        }
+        let gossip = start_gossip(&config, identity.boot_counter(), &clock).await?;
+
+        let members: BTreeSet<NodeId> = config.datacenter.nodes.iter().map(|node| node.id).collect();
+        let meta_config = MetaConfig::new(config.datacenter.id, config.partitions, members.clone());
+        let meta = Meta::start(meta_config, Arc::clone(&host), Arc::clone(&clock)).await?;
+        let control_config = control_config(&config, members, identity.boot_counter());
+        let control =
+            Control::start(control_config, Arc::clone(&host), Arc::clone(&clock), Arc::clone(&volumes)).await?;
+        let replication = Replication::start(
+            replication_config(&config, identity.boot_counter(), timings),
+            &tls,
+            meta.clone(),
+            control.clone(),
+            Arc::clone(&volumes),
+            Arc::clone(&clock),
+        )?;
+        replication_service.set(replication.clone());
+        let objects = Objects::new(
+            ObjectsConfig {
+                datacenter: config.datacenter.id,
+                partitions: config.partitions,
+                region: config.datacenter.name.clone(),
+                default_code: config.code,
+                chunk_budget_bytes: config.limits.chunk_budget_mib << 20,
+            },
+            meta.clone(),
+            Arc::clone(&volumes),
+            control.clone(),
+            Arc::clone(&clock),
+            Arc::new(replication.clone()),
+            Arc::new(replication.clone()),
+        );
+
+        let metrics = Arc::new(NodeMetrics::new());
+        let users = Arc::new(Administrator::new(&config.secrets));
+        let s3_config = s3_config(&config, Arc::clone(&users), &metrics);
+        let shutdown = stopped(&stop);
+        servers.spawn(async move {
+            if let Err(error) = meridian_s3::serve(s3_config, objects, listeners.s3, shutdown).await {
+                tracing::error!(%error, "the S3 port failed");
+            }
+        });
+        let view = Arc::new(View {
+            config,
+            meta,
+            control,
+            volumes: Arc::clone(&volumes),
+            clock,
+            metrics: Arc::clone(&metrics),
+            gossip: gossip.clone(),
+        });
+        let rest_config = RestConfig {
+            view: Arc::clone(&view) as Arc<dyn NodeView>,
+            replication: replication.clone(),
+            keys: users,
+            metrics,
+            connections_max: view.config.limits.s3_connections_max,
+        };
+        servers.spawn(meridian_rest::serve(rest_config, listeners.rest, stopped(&stop)));
+        Ok(Self { view, replication, host, volumes, gossip, servers, stop, _identity: identity })
+    }
+
+    /// Returns once the node serves: leaders are known and volumes are writable.
+    pub async fn wait_ready(&self) {
+        while !self.view.readiness().ready {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    /// Lets requests in flight end, then stops every subsystem.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        let ended = tokio::time::timeout(SERVERS_GRACE, async { while self.servers.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        self.servers.shutdown().await;
+        self.replication.shutdown().await;
+        self.view.control.shutdown().await;
+        self.view.meta.shutdown().await;
+        self.host.shutdown().await;
+        self.volumes.shutdown().await;
+        self.gossip.shutdown().await;
+    }
+}
+
+impl Listeners {
+    async fn bind(config: &NodeConfig) -> Result<Self> {
+        let bind = async |name: &str, address: SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| {
+                format!("bind the {name} port {address}: is another node or process there? Choose another port")
+            })
+        };
+        Ok(Self {
+            s3: bind("S3", config.member.s3).await?,
+            rest: bind("REST", config.member.rest).await?,
+            grpc: bind("gRPC", config.member.grpc).await?,
+            bulk: bind("bulk", config.member.bulk).await?,
+        })
+    }
+}
+
+async fn stopped_at(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    stopped_at(stop.subscribe())
+}
+
+fn open_clock(config: &NodeConfig) -> Result<Arc<HybridClock>> {
+    let wall = Arc::new(SystemClock::with_offset_ms(config.timing.clock_offset_ms));
+    let guard = ClockConfig { skew_ms_max: config.timing.clock_skew_ms_max };
+    Ok(HybridClock::open(&config.data.join("clock.bound"), wall, guard)?)
+}
+
+async fn open_volumes(config: &NodeConfig, clock: Arc<HybridClock>) -> Result<Arc<VolumeSet>> {
+    let directory = config.data.join("volumes");
+    let options = VolumeOptions { size_max: config.limits.volume_size_mib << 20, ..VolumeOptions::default() };
+    let open = move || VolumeSet::open_with(&directory, RealDisk::new(), clock, options);
+    Ok(tokio::task::spawn_blocking(open).await??)
+}
+
+fn host_config(config: &NodeConfig) -> HostConfig {
+    HostConfig {
+        heartbeat_ms: config.timing.raft_heartbeat_ms,
+        election_ms_min: config.timing.raft_election_ms_min,
+        election_ms_max: config.timing.raft_election_ms_max,
+        ..HostConfig::new(local_node(config))
+    }
+}
+
+fn local_node(config: &NodeConfig) -> LocalNode {
+    LocalNode { cluster: config.cluster, datacenter: config.datacenter.id, node: config.member.id }
+}
+
+async fn start_gossip(
+    config: &NodeConfig,
+    boot_counter: u64,
+    clock: &Arc<HybridClock>,
+) -> Result<Arc<ChitchatMembership>> {
+    let seeds = config.datacenter.nodes.iter().filter(|node| node.id != config.member.id);
+    let key = GossipKey::derive(&config.secrets.gossip_key_bytes()?, config.cluster, config.datacenter.id);
+    let gossip = GossipConfig {
+        interval: Duration::from_millis(config.timing.gossip_interval_ms),
+        ..GossipConfig::new(
+            config.cluster,
+            (config.datacenter.id, config.member.id, config.member.name.clone()),
+            boot_counter,
+            config.member.gossip,
+            seeds.map(|node| node.gossip.to_string()).collect(),
+            key,
+        )
+    };
+    let clock = Arc::clone(clock);
+    let membership = ChitchatMembership::start(gossip, Arc::new(move || clock.wall())).await?;
+    Ok(Arc::new(membership))
+}
+
+fn control_config(config: &NodeConfig, members: BTreeSet<NodeId>, boot_counter: u64) -> ControlConfig {
+    let member = &config.member;
+    ControlConfig {
+        datacenter: config.datacenter.id,
+        datacenter_name: config.datacenter.name.clone(),
+        node: member.id,
+        members,
+        node_info: NodeInfo {
+            name: member.name.clone(),
+            rack: member.rack.clone(),
+            s3: member.s3.to_string(),
+            rest: member.rest.to_string(),
+            grpc: member.grpc.to_string(),
+            bulk: member.bulk.to_string(),
+        },
+        boot_counter,
+        mirrors_to: config.others.iter().map(|datacenter| datacenter.id).collect::<Vec<DatacenterId>>(),
+        code: config.code,
+        wait_ms_max: CONTROL_WAIT_MS_MAX,
+    }
+}
+
+fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimings) -> ReplicationConfig {
+    let peer = |datacenter: &crate::config::Datacenter| PeerDatacenter {
+        id: datacenter.id,
+        name: datacenter.name.clone(),
+        nodes: datacenter
+            .nodes
+            .iter()
+            .map(|node| PeerNode {
+                node: node.id,
+                name: node.name.clone(),
+                grpc: node.grpc.to_string(),
+                bulk: node.bulk.to_string(),
+            })
+            .collect(),
+    };
+    ReplicationConfig {
+        local: local_node(config),
+        cluster_name: config.cluster_name.clone(),
+        datacenter_name: config.datacenter.name.clone(),
+        boot_counter,
+        peers: config.others.iter().map(peer).collect(),
+        timings,
+        limits: ReplicationLimits::default(),
+    }
+}
+
+fn s3_config(config: &NodeConfig, users: Arc<Administrator>, metrics: &Arc<NodeMetrics>) -> S3Config {
+    let limits = GatewayLimits { connections_max: config.limits.s3_connections_max, ..GatewayLimits::default() };
+    let observer: Arc<dyn RequestObserver> = Arc::new(S3Requests(Arc::clone(metrics)));
+    S3Config { limits, observer: Some(observer), ..S3Config::new(users) }
+}
+
+/// Counts the S3 gateway's requests.
+struct S3Requests(Arc<NodeMetrics>);
+
+impl RequestObserver for S3Requests {
+    fn observe(&self, report: &RequestReport<'_>) {
+        self.0.request(RequestKind::S3, report.operation, report.status, report.latency);
+    }
+}
+
+/// What the REST port tells of this node.
+struct View {
+    config: NodeConfig,
+    meta: Meta,
+    control: Control,
+    volumes: Arc<VolumeSet>,
+    clock: Arc<HybridClock>,
+    metrics: Arc<NodeMetrics>,
+    gossip: Arc<ChitchatMembership>,
+}
+
+#[async_trait]
+impl NodeView for View {
+    fn readiness(&self) -> Readiness {
+        let mut missing = Vec::new();
+        if !self.meta.ready() {
+            missing.push("a leader of every partition and of the catalog".to_owned());
+        }
+        if !self.control.ready() {
+            missing.push("a leader of the control group and a writable volume".to_owned());
+        }
+        Readiness { ready: missing.is_empty(), missing }
+    }
+
+    fn now_unix_ms(&self) -> u64 {
+        self.clock.wall().unix_ms()
+    }
+
+    async fn status(&self) -> Value {
+        let datacenter = &self.config.datacenter;
+        let live: BTreeSet<String> = self.gossip.live().iter().map(|member| member.name.to_string()).collect();
+        let nodes: Vec<Value> = self
+            .control
+            .nodes()
+            .into_iter()
+            .map(|node| {
+                json!({
+                    "id": node.id.0,
+                    "name": node.info.name.to_string(),
+                    "rack": node.info.rack,
+                    "s3": node.info.s3,
+                    "rest": node.info.rest,
+                    "boot_counter": node.boot_counter,
+                    "gossip": if live.contains(node.info.name.as_str()) { "live" } else { "silent" },
+                })
+            })
+            .collect();
+        let partitions: Vec<Value> = self
+            .meta
+            .partitions()
+            .map(|partition| {
+                let leader = self.meta.leader(partition);
+                json!({
+                    "partition": if partition.is_catalog() { "catalog".to_owned() } else { partition.to_string() },
+                    "leader": leader.map(|(node, _)| node.0),
+                    "term": leader.map(|(_, term)| term),
+                    "serving": self.meta.serving(partition),
+                })
+            })
+            .collect();
+        let volumes: Vec<Value> = self
+            .volumes
+            .states()
+            .into_iter()
+            .map(|volume| {
+                json!({
+                    "volume": volume.header.volume.get(),
+                    "code": volume.header.code.to_string(),
+                    "owner": volume.header.volume.datacenter().get(),
+                    "role": if volume.mirror { "mirror" } else { "primary" },
+                    "sealed": volume.sealed,
+                    "committed_bytes": volume.committed,
+                    "needles": volume.needles,
+                    "damaged_ranges": volume.damaged.len(),
+                    "failed": volume.failed,
+                })
+            })
+            .collect();
+        let readiness = self.readiness();
+        json!({
+            "cluster": self.config.cluster_name,
+            "cluster_id": self.config.cluster.to_string(),
+            "datacenter": datacenter.name.to_string(),
+            "datacenter_id": datacenter.id.get(),
+            "node": self.config.member.name.to_string(),
+            "ready": readiness.ready,
+            "missing": readiness.missing,
+            "control_leader": self.control.leader().map(|(node, _)| node.0),
+            "nodes": nodes,
+            "partitions": partitions,
+            "volumes": volumes,
+        })
+    }
+
+    fn refresh_metrics(&self) {
+        use metrics::Label;
+        let now = self.clock.wall();
+        for report in self.control.watermarks() {
+            let labels = || vec![Label::new("source", report.source.to_string())];
+            let seconds = |at| now.ms_since(at) as f64 / 1e3;
+            self.metrics.gauge("meridian_replication_visible_lag_seconds", labels()).set(seconds(report.meta));
+            self.metrics.gauge("meridian_replication_durable_lag_seconds", labels()).set(seconds(report.data));
+            self.metrics.gauge("meridian_replication_parked_ranges", labels()).set(report.parked as f64);
+        }
+        for (role, mirror) in [("primary", false), ("mirror", true)] {
+            let states = self.volumes.states();
+            let of_role = states.iter().filter(|volume| volume.mirror == mirror);
+            let bytes: u64 = of_role.clone().map(|volume| volume.committed).sum();
+            let labels = || vec![Label::new("role", role)];
+            self.metrics.gauge("meridian_volume_bytes", labels()).set(bytes as f64);
+            self.metrics.gauge("meridian_volumes", labels()).set(of_role.count() as f64);
+        }
+    }
+}

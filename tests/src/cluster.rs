@@ -1,0 +1,319 @@
+//! A cluster of real processes: `meridian dev` as one, or a `meridian node` for each node.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::ports::PortRange;
+use crate::s3::S3;
+
+/// How long a cluster may take to serve. Generous: the machine may be busy with other tests.
+const READY_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Which processes make up a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// All datacenters in one `meridian dev`.
+    Dev,
+    /// One `meridian node` for each.
+    Nodes,
+}
+
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    pub shape: Shape,
+    pub datacenters: u16,
+    pub partitions: u16,
+    /// Put before the program, such as `strace` and its arguments, by datacenter name; for `Shape::Nodes`.
+    pub wrapper: Option<(String, Vec<String>)>,
+    /// Where the cluster lives; a directory of its own without it.
+    pub directory: Option<PathBuf>,
+}
+
+impl ClusterOptions {
+    pub fn new(shape: Shape) -> Self {
+        Self { shape, datacenters: 3, partitions: 2, wrapper: None, directory: None }
+    }
+}
+
+/// A running cluster; its processes are killed when it is dropped.
+pub struct Cluster {
+    directory: PathBuf,
+    ready: Value,
+    processes: Vec<Process>,
+    options: ClusterOptions,
+    ports: PortRange,
+    _own_directory: Option<TempDir>,
+}
+
+struct Process {
+    /// The datacenter's name, or "dev".
+    name: String,
+    child: Option<Child>,
+}
+
+/// The binary under test: `MERIDIAN_BIN`, or the one built beside this test.
+pub fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("MERIDIAN_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("a test lies in deps/ of its profile");
+    let program = profile.join("meridian");
+    assert!(program.exists(), "{} is missing: run `cargo build` first, or `make test`", program.display());
+    program
+}
+
+/// Polls `condition` until it holds.
+///
+/// # Errors
+/// When it did not within `deadline`.
+pub async fn wait_until<F>(what: &str, deadline: Duration, mut condition: F) -> Result<()>
+where
+    F: AsyncFnMut() -> bool,
+{
+    let until = Instant::now() + deadline;
+    while !condition().await {
+        if Instant::now() >= until {
+            bail!("{what} did not happen within {} s", deadline.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// Makes a cluster, starts it and waits until every datacenter serves.
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let ports = PortRange::take()?;
+        let own = if options.directory.is_none() { Some(tempfile::tempdir()?) } else { None };
+        let directory = match (&options.directory, &own) {
+            (Some(directory), _) => directory.clone(),
+            (None, Some(own)) => own.path().join("cluster"),
+            (None, None) => unreachable!("one of the two is there"),
+        };
+        let mut cluster =
+            Self { directory, ready: Value::Null, processes: Vec::new(), options, ports, _own_directory: own };
+        cluster.create().await?;
+        Ok(cluster)
+    }
+
+    async fn create(&mut self) -> Result<()> {
+        match self.options.shape {
+            Shape::Dev => {
+                self.processes.push(Process { name: "dev".into(), child: None });
+                self.spawn("dev")?;
+                let ready_file = self.directory.join("ready.json");
+                wait_until("the ready file", READY_DEADLINE, async || ready_file.exists()).await?;
+            }
+            Shape::Nodes => {
+                let (datacenters, base) = (self.options.datacenters.to_string(), self.ports.base().to_string());
+                let partitions = self.options.partitions.to_string();
+                let output = Command::new(program())
+                    .args(["init", "--datacenters", &datacenters, "--port-base", &base, "--partitions", &partitions])
+                    .arg("--dir")
+                    .arg(&self.directory)
+                    .output()?;
+                check(&output)?;
+            }
+        }
+        self.ready = serde_json::from_slice(&std::fs::read(self.directory.join("ready.json"))?)?;
+        if self.options.shape == Shape::Nodes {
+            for name in self.datacenters() {
+                self.processes.push(Process { name: name.clone(), child: None });
+                self.spawn(&name)?;
+            }
+        }
+        self.wait_ready().await
+    }
+
+    /// The names of the datacenters.
+    pub fn datacenters(&self) -> Vec<String> {
+        let entries = self.ready["datacenters"].as_array().expect("a ready file lists datacenters");
+        entries.iter().map(|dc| dc["name"].as_str().expect("a datacenter has a name").to_owned()).collect()
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The home of a datacenter's only node: node.toml, data, log.
+    pub fn node_directory(&self, datacenter: &str) -> PathBuf {
+        self.directory.join(datacenter).join(format!("{datacenter}-1"))
+    }
+
+    fn entry(&self, datacenter: &str) -> &Value {
+        let entries = self.ready["datacenters"].as_array().expect("a ready file lists datacenters");
+        entries.iter().find(|dc| dc["name"] == datacenter).expect("a datacenter of this cluster")
+    }
+
+    /// A client of one datacenter's S3 endpoint.
+    pub fn s3(&self, datacenter: &str) -> S3 {
+        let entry = self.entry(datacenter);
+        let text = |value: &Value| value.as_str().expect("ready files hold texts").to_owned();
+        S3::new(
+            &text(&entry["s3"]),
+            datacenter,
+            &text(&self.ready["access_key"]),
+            &text(&self.ready["secret_key"]),
+        )
+    }
+
+    /// The REST endpoint of a datacenter.
+    pub fn rest(&self, datacenter: &str) -> String {
+        self.entry(datacenter)["rest"].as_str().expect("ready files hold texts").to_owned()
+    }
+
+    /// Starts the process of a datacenter (or "dev") again.
+    pub fn spawn(&mut self, name: &str) -> Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path(name)?)?;
+        let mut command = self.command(name);
+        if self.options.shape == Shape::Dev {
+            command.arg("dev").args(["--datacenters", &self.options.datacenters.to_string()]);
+            command.args(["--port-base", &self.ports.base().to_string()]);
+            command.args(["--partitions", &self.options.partitions.to_string()]);
+            command.arg("--dir").arg(&self.directory);
+        } else {
+            command.arg("node").arg("--config").arg(self.node_directory(name).join("node.toml"));
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        self.process(name).child = Some(child);
+        Ok(())
+    }
+
+    fn command(&self, name: &str) -> Command {
+        match &self.options.wrapper {
+            Some((wrapped, words)) if wrapped == name => {
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]).arg(program());
+                command
+            }
+            _ => Command::new(program()),
+        }
+    }
+
+    fn log_path(&self, name: &str) -> Result<PathBuf> {
+        let directory = match self.options.shape {
+            Shape::Dev => self.directory.clone(),
+            Shape::Nodes => self.node_directory(name),
+        };
+        std::fs::create_dir_all(&directory)?;
+        Ok(directory.join("log"))
+    }
+
+    /// What the process of a datacenter has logged.
+    pub fn log(&self, name: &str) -> String {
+        let mut text = String::new();
+        if let Ok(path) = self.log_path(name)
+            && let Ok(mut file) = std::fs::File::open(path)
+        {
+            let _ = file.read_to_string(&mut text);
+        }
+        text
+    }
+
+    fn process(&mut self, name: &str) -> &mut Process {
+        self.processes.iter_mut().find(|process| process.name == name).expect("a process of this cluster")
+    }
+
+    /// The process id of a datacenter's process (or "dev").
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.processes.iter().find(|process| process.name == name)?.child.as_ref().map(Child::id)
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        self.end(name, Signal::KILL)
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn stop(&mut self, name: &str) -> Result<()> {
+        self.end(name, Signal::TERM)
+    }
+
+    fn end(&mut self, name: &str, signal: Signal) -> Result<()> {
+        let Some(mut child) = self.process(name).child.take() else { return Ok(()) };
+        let pid = Pid::from_raw(child.id() as i32).context("a process id is above 0")?;
+        let _ = kill_process(pid, signal); // it may have ended by itself
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until every running process answers /readyz for all its datacenters.
+    pub async fn wait_ready(&self) -> Result<()> {
+        let running: Vec<String> = match self.options.shape {
+            Shape::Dev => self.datacenters(),
+            Shape::Nodes => self.processes.iter().filter(|p| p.child.is_some()).map(|p| p.name.clone()).collect(),
+        };
+        for datacenter in running {
+            let url = self.rest(&datacenter);
+            let ready = wait_until(&format!("{datacenter} being ready"), READY_DEADLINE, async || {
+                plain_get(&url, "/readyz").await.is_ok_and(|(status, _)| status == 200)
+            });
+            if let Err(error) = ready.await {
+                let name = if self.options.shape == Shape::Dev { "dev" } else { &datacenter };
+                let log = self.log(name);
+                let tail: Vec<&str> = log.lines().rev().take(30).collect();
+                bail!("{error}; its log ends with:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `meridian` with the cluster's ready file.
+    pub fn cli(&self, words: &[&str]) -> Result<Output> {
+        Ok(Command::new(program()).args(words).arg("--ready-file").arg(self.directory.join("ready.json")).output()?)
+    }
+
+    /// `replication wait --until now --in ...`, which must succeed.
+    pub fn wait_replicated(&self, destinations: &str, more: &[&str]) -> Result<()> {
+        let mut words = vec!["replication", "wait", "--until", "now", "--in", destinations, "--timeout", "60s"];
+        words.extend(more);
+        check(&self.cli(&words)?)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            if let Some(mut child) = process.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if std::thread::panicking() {
+            for process in &self.processes {
+                let log = self.log(&process.name);
+                let tail: Vec<&str> = log.lines().rev().take(20).collect();
+                eprintln!("== log of {}\n{}", process.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+}
+
+fn check(output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))
+}
+
+/// An unsigned GET; the status and the body.
+pub async fn plain_get(endpoint: &str, path: &str) -> Result<(u16, String)> {
+    use http_body_util::BodyExt;
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http::<http_body_util::Empty<bytes::Bytes>>();
+    let exchange = async {
+        let answer = client.get(format!("{endpoint}{path}").parse()?).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    tokio::time::timeout(Duration::from_secs(5), exchange).await.context("no answer in time")?
+}
