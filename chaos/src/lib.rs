@@ -1,1 +1,60 @@
-//! Faults: the link proxy and, later, the simulation.
+//! A deterministic simulation of a cluster: three datacenters, each with the shipped state machines, streams, watermarks
+//! and clock guards, around them models of raft, volumes, disks, clocks and links that fail, and on top clients whose
+//! every operation is recorded and checked (docs/adr and `promises` name the checkers C2 to C12).
+//!
+//! ```text
+//!   workload ─▶ proposer ─▶ group (meridian-index) ─▶ metadata lane (meridian-replicator) ─▶ group of a peer
+//!         └───▶ volume ───────────────────────────▶ blob lane, DataWatermark ───────────▶ mirror of a peer
+//!   faults ─▶ nodes, links, disks, clocks             oracle, checkers ◀─ every commit and every answer
+//! ```
+//!
+//! It does not run the shells of `node/`: it has its own in their place, small enough to be read beside the rules. It
+//! reads no clock, no file and no entropy; one thread, one event at a time.
+//!
+//! Invariants: a seed decides everything, so a failure can be run again; the oracle learns from proposals and answers
+//! alone, never from the rows that it judges.
+
+mod blob_lane;
+mod checkers;
+mod datacenter;
+mod faults;
+mod gateway;
+mod group;
+mod healing;
+mod metadata_lane;
+mod network;
+mod node;
+mod oracle;
+mod planted;
+mod proposer;
+mod rng;
+mod run;
+mod tally;
+mod volume;
+mod workload;
+mod world;
+
+pub use planted::PlantedBug;
+pub use run::{Failure, Options, Report, run_seed};
+pub use tally::Tally;
+
+/// Datacenters of the simulated cluster.
+const DATACENTERS: usize = 3;
+/// Nodes of each.
+const NODES: usize = 2;
+
+/// What a checker found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{checker}: {what}")]
+struct Violation {
+    checker: &'static str,
+    what: String,
+}
+
+impl Violation {
+    fn new(checker: &'static str, what: impl Into<String>) -> Self {
+        Self { checker, what: what.into() }
+    }
+}
+
+type Checked<T = ()> = Result<T, Violation>;

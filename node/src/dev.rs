@@ -94,10 +94,15 @@ fn print_welcome(ready: &ReadyFile, directory: &Path, elapsed: Duration) {
     }
     let first = &ready.datacenters[0];
     let last = ready.datacenters.last().expect("a cluster has a datacenter");
-    let sign = format!("--aws-sigv4 aws:amz:{}:s3 -u {}:{}", first.region, ready.access_key, ready.secret_key);
+    let curl = |region: &str| {
+        let keys = format!("{}:{}", ready.access_key, ready.secret_key);
+        format!("curl -fsS --aws-sigv4 aws:amz:{region}:s3 -u {keys} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD'")
+    };
     println!("\nTry it: write in {}, read in {} (Ctrl-C stops the cluster, {} keeps it):\n", first.name, last.name, directory.display());
+    println!("  {} -X PUT {}/hello", curl(&first.region), first.s3);
+    println!("  {} -X PUT --data-binary 'one write crosses' {}/hello/world", curl(&first.region), first.s3);
+    println!("  {} --retry 5 --retry-all-errors {}/hello/world\n", curl(&last.region).replace("-fsS", "-fs"), last.s3);
+    println!("Or with any S3 client:\n");
     println!("  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}", ready.access_key, ready.secret_key);
-    println!("  curl -fsS {sign} -X PUT {}/hello", first.s3);
-    println!("  echo 'one write crosses' | curl -fsS {sign} -T - -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' {}/hello/world", first.s3);
-    println!("  curl -fsS --retry 5 --retry-all-errors {} {}/hello/world\n", sign.replace(&first.region, &last.region), last.s3);
+    println!("  aws --endpoint-url {} s3 ls\n", first.s3);
 }

@@ -56,6 +56,39 @@ struct Process {
     /// The datacenter's name, or "dev".
     name: String,
     child: Option<Child>,
+    /// Whether the child is a wrapper, which runs the node as a child of its own.
+    wrapped: bool,
+}
+
+impl Process {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), child: None, wrapped: false }
+    }
+
+    /// The process id of the node itself, whatever wraps it.
+    fn pid(&self) -> Option<u32> {
+        let pid = self.child.as_ref()?.id();
+        if !self.wrapped {
+            return Some(pid);
+        }
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Signals the node. A wrapper is not signalled: it ends with what it runs, and would leave it running.
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("a process id is above 0")?;
+        let _ = kill_process(pid, signal); // it may have ended by itself
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
 }
 
 /// The binary under test: `MERIDIAN_BIN`, or the one built beside this test.
@@ -107,7 +140,7 @@ impl Cluster {
     async fn create(&mut self) -> Result<()> {
         match self.options.shape {
             Shape::Dev => {
-                self.processes.push(Process { name: "dev".into(), child: None });
+                self.processes.push(Process::new("dev"));
                 self.spawn("dev")?;
                 let ready_file = self.directory.join("ready.json");
                 wait_until("the ready file", READY_DEADLINE, async || ready_file.exists()).await?;
@@ -126,7 +159,7 @@ impl Cluster {
         self.ready = serde_json::from_slice(&std::fs::read(self.directory.join("ready.json"))?)?;
         if self.options.shape == Shape::Nodes {
             for name in self.datacenters() {
-                self.processes.push(Process { name: name.clone(), child: None });
+                self.processes.push(Process::new(&name));
                 self.spawn(&name)?;
             }
         }
@@ -183,18 +216,35 @@ impl Cluster {
             command.arg("node").arg("--config").arg(self.node_directory(name).join("node.toml"));
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        self.process(name).child = Some(child);
+        let wrapped = self.wrapper(name).is_some();
+        let process = self.process(name);
+        (process.child, process.wrapped) = (Some(child), wrapped);
         Ok(())
     }
 
+    /// Starts the processes of all datacenters again.
+    pub fn spawn_all(&mut self) -> Result<()> {
+        let names: Vec<String> = self.processes.iter().map(|process| process.name.clone()).collect();
+        names.iter().try_for_each(|name| self.spawn(name))
+    }
+
+    fn wrapper(&self, name: &str) -> Option<&[String]> {
+        self.options.wrapper.as_ref().filter(|(wrapped, _)| wrapped == name).map(|(_, words)| words.as_slice())
+    }
+
+    /// What the process of a datacenter runs under from its next `spawn` on.
+    pub fn set_wrapper(&mut self, wrapper: Option<(String, Vec<String>)>) {
+        self.options.wrapper = wrapper;
+    }
+
     fn command(&self, name: &str) -> Command {
-        match &self.options.wrapper {
-            Some((wrapped, words)) if wrapped == name => {
+        match self.wrapper(name) {
+            Some(words) => {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]).arg(program());
                 command
             }
-            _ => Command::new(program()),
+            None => Command::new(program()),
         }
     }
 
@@ -222,9 +272,9 @@ impl Cluster {
         self.processes.iter_mut().find(|process| process.name == name).expect("a process of this cluster")
     }
 
-    /// The process id of a datacenter's process (or "dev").
+    /// The process id of a datacenter's node (or of "dev").
     pub fn pid(&self, name: &str) -> Option<u32> {
-        self.processes.iter().find(|process| process.name == name)?.child.as_ref().map(Child::id)
+        self.processes.iter().find(|process| process.name == name)?.pid()
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -237,12 +287,16 @@ impl Cluster {
         self.end(name, Signal::TERM)
     }
 
+    /// Sends SIGKILL to every process at once, then waits for all ends.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.processes.iter().try_for_each(|process| process.signal(Signal::KILL))?;
+        self.processes.iter_mut().try_for_each(Process::wait)
+    }
+
     fn end(&mut self, name: &str, signal: Signal) -> Result<()> {
-        let Some(mut child) = self.process(name).child.take() else { return Ok(()) };
-        let pid = Pid::from_raw(child.id() as i32).context("a process id is above 0")?;
-        let _ = kill_process(pid, signal); // it may have ended by itself
-        child.wait()?;
-        Ok(())
+        let process = self.process(name);
+        process.signal(signal)?;
+        process.wait()
     }
 
     /// Waits until every running process answers /readyz for all its datacenters.
@@ -253,7 +307,8 @@ impl Cluster {
         };
         for datacenter in running {
             let url = self.rest(&datacenter);
-            let ready = wait_until(&format!("{datacenter} being ready"), READY_DEADLINE, async || {
+            let what = format!("{datacenter} being ready");
+            let ready = wait_until(&what, READY_DEADLINE, async || {
                 plain_get(&url, "/readyz").await.is_ok_and(|(status, _)| status == 200)
             });
             if let Err(error) = ready.await {
@@ -282,6 +337,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for process in &mut self.processes {
+            let _ = process.signal(Signal::KILL);
             if let Some(mut child) = process.child.take() {
                 let _ = child.kill();
                 let _ = child.wait();

@@ -6,10 +6,26 @@
 //! Invariants: ports come from a locked range below the kernel's own, so that tests of several processes never meet;
 //! every wait has a deadline and polls a condition; processes die with the test.
 
+mod body;
 mod cluster;
+mod ledger;
+mod load;
+mod machine;
 mod ports;
+mod power_disk;
+mod random;
+mod reading;
 mod s3;
+mod sync_fault;
 
+pub use body::{BODY_SIZE_MIN, describing_body, number_of_body};
 pub use cluster::{Cluster, ClusterOptions, Shape, plain_get, program, wait_until};
+pub use ledger::{Ledger, Moment, Outcome, Reader, Ticket};
+pub use load::{Load, LoadClient, found_in, outcome_of};
+pub use machine::{Lacking, skipped};
 pub use ports::PortRange;
+pub use power_disk::PowerDisk;
+pub use random::Random;
+pub use reading::{Found, Scope, read_back};
 pub use s3::{Answer, S3, object_path};
+pub use sync_fault::{SyncFault, files_ending};

@@ -33,7 +33,7 @@ use crate::{
 
 /// A good `wait_ms_max`: longer than an election.
 pub const WAIT_MS_MAX_DEFAULT: u64 = 10_000;
-/// How often volumes, keys and the closed registry are looked after when nobody asks.
+/// How often volumes and keys are looked after when nobody asks.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(3);
 /// The pause before a registration of unknown outcome is tried again.
 const REGISTER_PAUSE: Duration = Duration::from_millis(100);
@@ -73,8 +73,6 @@ struct Inner {
     leasing: tokio::sync::Mutex<()>,
     /// Wakes the maintenance.
     wake: Arc<Notify>,
-    /// When the registry was last closed by this node.
-    registry_closed_at: Mutex<Instant>,
     registry_changed: watch::Sender<u64>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -111,7 +109,6 @@ impl Control {
             keys: Mutex::default(),
             leasing: tokio::sync::Mutex::default(),
             wake: Arc::new(Notify::new()),
-            registry_closed_at: Mutex::new(Instant::now()),
             registry_changed: watch::Sender::new(0),
             stop,
             tasks: Mutex::default(),
@@ -128,7 +125,12 @@ impl Control {
     /// # Errors
     /// `Placement` says what is missing for the code; `Volume` that no file can be made.
     pub async fn lease_volume(&self, code: ReplicaCode) -> Result<VolumeId, ControlError> {
-        self.inner.writable.lease(code).await
+        if let Some(volume) = self.inner.writable.first(code) {
+            return Ok(volume);
+        }
+        let volume = self.inner.writable.make_first(code).await?;
+        self.inner.wake.notify_one(); // the next ones are made ahead of need
+        Ok(volume)
     }
 
     /// A fid that was never issued before, with a fresh cookie. Waits only when a key range runs out faster than the
@@ -157,7 +159,7 @@ impl Control {
     }
 
     /// Commits that no later volume is created at or below `t`; returns the closed timestamp, at least `t` (rule 13).
-    /// Without a round trip when it is closed that far.
+    /// Without a round trip when it is closed that far. When to close is the replication driver's business.
     ///
     /// # Errors
     /// As any command; it may be repeated after any.
@@ -168,10 +170,7 @@ impl Control {
         }
         self.inner.proposing.clock.observe(t);
         match self.inner.proposing.propose(Command::CloseRegistry { at: t }).await? {
-            Response::Closed(closed) => {
-                *self.inner.registry_closed_at.lock() = Instant::now();
-                Ok(closed)
-            }
+            Response::Closed(closed) => Ok(closed),
             other => Err(senseless(other)),
         }
     }
@@ -199,12 +198,7 @@ impl Control {
         // The close rides along for the price of nothing; without a stamp the reports go alone.
         let close = self.inner.proposing.stamp().await.ok();
         match self.inner.proposing.propose(Command::Report { watermarks: reports, close }).await? {
-            Response::Reported => {
-                if close.is_some() {
-                    *self.inner.registry_closed_at.lock() = Instant::now();
-                }
-                Ok(())
-            }
+            Response::Reported => Ok(()),
             other => Err(senseless(other)),
         }
     }
@@ -366,20 +360,6 @@ impl Inner {
         let wants_keys = self.keys.lock().wants_more();
         if wants_keys && let Err(error) = self.lease_keys().await {
             tracing::warn!(%error, "no needle keys in reserve");
-        }
-        self.close_registry_if_due().await;
-    }
-
-    /// So that the volume registry does not hold W_data back where nobody reports watermarks (rule 13).
-    async fn close_registry_if_due(&self) {
-        let due = self.registry_closed_at.lock().elapsed() >= MAINTENANCE_INTERVAL;
-        if !due || self.config.mirrors_to.is_empty() {
-            return;
-        }
-        let Ok(at) = self.proposing.stamp().await else { return };
-        match self.proposing.propose(Command::CloseRegistry { at }).await {
-            Ok(_) => *self.registry_closed_at.lock() = Instant::now(),
-            Err(error) => tracing::debug!(%error, "the registry was not closed"),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Writable {
 /// The volumes of this node that are not sealed yet. Each stands in at most one of the two.
 #[derive(Default)]
 struct Hand {
-    /// By code, the first one in use. A code with no volume is one that was asked for.
+    /// By code, the first one in use. A code stays once it had a volume, and so has them grown ahead.
     open: BTreeMap<ReplicaCode, Vec<VolumeId>>,
     /// Not writable any more, and not yet sealed.
     retiring: BTreeSet<VolumeId>,
@@ -69,11 +69,8 @@ impl Writable {
         self.hand.lock().open.get(&code)?.first().copied()
     }
 
-    /// The volume to write now, made if there is none.
-    pub(crate) async fn lease(&self, code: ReplicaCode) -> Result<VolumeId, ControlError> {
-        if let Some(volume) = self.first(code) {
-            return Ok(volume);
-        }
+    /// Makes the volume to write now, unless somebody else just did.
+    pub(crate) async fn make_first(&self, code: ReplicaCode) -> Result<VolumeId, ControlError> {
         self.grow(code, 1).await?;
         let reason = || "the volume that was made has failed at once".to_owned();
         self.first(code).ok_or_else(|| ControlError::NoWritableVolume { code, reason: reason() })
@@ -104,13 +101,14 @@ impl Writable {
         }
     }
 
-    /// Brings every code in use up to its open volumes.
+    /// Brings every code in use up to its open volumes; one that can't be met holds back no other.
     pub(crate) async fn grow_all(&self) -> Result<(), ControlError> {
         let codes: Vec<_> = self.hand.lock().open.keys().copied().collect();
+        let mut failed = None;
         for code in codes {
-            self.grow(code, VOLUMES_OPEN_TARGET).await?;
+            failed = self.grow(code, VOLUMES_OPEN_TARGET).await.err().or(failed);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Makes volumes of `code` until `target` are open, first those that are registered already.
@@ -118,7 +116,7 @@ impl Writable {
         let _growing = self.growing.lock().await;
         self.adopt().await?;
         loop {
-            if self.hand.lock().open.entry(code).or_default().len() >= target {
+            if self.hand.lock().open.get(&code).map_or(0, Vec::len) >= target {
                 return Ok(());
             }
             let record = self.register(code).await?;
@@ -161,7 +159,10 @@ impl Writable {
 
     fn add(&self, record: &VolumeRecord) {
         self.proposing.clock.observe(record.created); // rule 13: every needle in it is stamped above
-        self.hand.lock().open.entry(record.code).or_default().push(record.id);
+        let mut hand = self.hand.lock();
+        if !hand.holds(record.id) {
+            hand.open.entry(record.code).or_default().push(record.id);
+        }
     }
 
     /// Registers a volume of `code` whose primary is this node.

@@ -52,7 +52,9 @@ async fn a_code_that_can_not_be_met_is_refused_with_what_is_missing() {
     assert_eq!(error.to_string(), "110 needs a second rack in dc-a; it has one");
     let error = stack.control.lease_volume(code("300")).await.unwrap_err();
     assert_eq!(error.to_string(), "300 needs three copies in other datacenters; the cluster has two besides 1");
-    assert!(stack.control.lease_volume(code("200")).await.is_ok(), "others are not held back");
+    let failed = stack.control.lease_volume(code("200")).await.unwrap();
+    stack.control.report_failed(failed).await;
+    stack.until(|control| control.volumes().len() > VOLUMES_OPEN_TARGET).await; // others are not held back
     stack.stop().await;
 }
 
@@ -206,14 +208,18 @@ async fn volumes_created_after_a_close_hold_nothing_at_or_below_it() {
 }
 
 #[tokio::test]
-async fn the_registry_is_closed_by_itself_and_by_reports() {
+async fn a_report_closes_the_registry_and_its_followers_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let stack = Stack::start(directory.path(), 1).await;
     let now = stack.clock.next_waiting().await.unwrap();
+    assert!(stack.control.registry_closed() < now);
     stack.control.report_watermarks(vec![]).await.unwrap();
     assert!(stack.control.registry_closed() > now);
-    let now = stack.clock.next_waiting().await.unwrap();
     stack.until(|control| control.registry_closed() > now).await;
+    let now = stack.clock.next_waiting().await.unwrap();
+    let followed = stack.until(|control| control.registry_closed() >= now);
+    let (closed, ()) = tokio::join!(stack.control.close_registry(now), followed);
+    assert!(closed.unwrap() >= now);
     stack.stop().await;
 }
 

@@ -16,7 +16,7 @@ use s3s::{S3ErrorCode, S3Result};
 
 use crate::config::{CredentialsError, CredentialsProvider, Principal};
 use crate::context::RequestContext;
-use crate::errors::{access_denied, error, object_error};
+use crate::errors::{SLOW_DOWN_S, access_denied, error, object_error, unavailable};
 
 /// Secrets for s3s.
 pub(crate) struct Secrets(pub Arc<dyn CredentialsProvider>);
@@ -54,7 +54,7 @@ impl S3Access for Access {
 
 fn users_unknown(failure: CredentialsError) -> s3s::S3Error {
     tracing::warn!(%failure, "the users can't be asked");
-    error(S3ErrorCode::ServiceUnavailable, "The users can't be asked now. Please try again.")
+    unavailable("The users can't be asked now. Please try again.".to_owned(), SLOW_DOWN_S)
 }
 
 /// The context that `respond` gave the request.

@@ -38,15 +38,19 @@ macro_rules! answers {
 answers! {
     on_get_bucket_versioning, GetBucketVersioningInput, GetBucketVersioningOutput => Ok(Default::default());
     on_get_bucket_logging, GetBucketLoggingInput, GetBucketLoggingOutput => Ok(Default::default());
-    on_get_bucket_accelerate_configuration, GetBucketAccelerateConfigurationInput, GetBucketAccelerateConfigurationOutput
+    on_get_bucket_accelerate_configuration, GetBucketAccelerateConfigurationInput,
+        GetBucketAccelerateConfigurationOutput
         => Ok(Default::default());
-    on_get_bucket_notification_configuration, GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput
+    on_get_bucket_notification_configuration, GetBucketNotificationConfigurationInput,
+        GetBucketNotificationConfigurationOutput
         => Ok(Default::default());
     on_get_bucket_request_payment, GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput
         => Ok(dto::GetBucketRequestPaymentOutput { payer: Some(dto::Payer::from_static(dto::Payer::BUCKET_OWNER)) });
-    on_list_bucket_analytics_configurations, ListBucketAnalyticsConfigurationsInput, ListBucketAnalyticsConfigurationsOutput
+    on_list_bucket_analytics_configurations, ListBucketAnalyticsConfigurationsInput,
+        ListBucketAnalyticsConfigurationsOutput
         => Ok(dto::ListBucketAnalyticsConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
-    on_list_bucket_inventory_configurations, ListBucketInventoryConfigurationsInput, ListBucketInventoryConfigurationsOutput
+    on_list_bucket_inventory_configurations, ListBucketInventoryConfigurationsInput,
+        ListBucketInventoryConfigurationsOutput
         => Ok(dto::ListBucketInventoryConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
     on_list_bucket_metrics_configurations, ListBucketMetricsConfigurationsInput, ListBucketMetricsConfigurationsOutput
         => Ok(dto::ListBucketMetricsConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
@@ -61,9 +65,15 @@ answers! {
     on_get_bucket_tagging, GetBucketTaggingInput, GetBucketTaggingOutput
         => Err(error(S3ErrorCode::NoSuchTagSet, "The TagSet does not exist"));
     on_get_bucket_website, GetBucketWebsiteInput, GetBucketWebsiteOutput
-        => Err(error(S3ErrorCode::NoSuchWebsiteConfiguration, "The specified bucket does not have a website configuration"));
+        => Err(error(
+            S3ErrorCode::NoSuchWebsiteConfiguration,
+            "The specified bucket does not have a website configuration",
+        ));
     on_get_bucket_encryption, GetBucketEncryptionInput, GetBucketEncryptionOutput
-        => Err(absent("ServerSideEncryptionConfigurationNotFoundError", "The server side encryption configuration was not found"));
+        => Err(absent(
+            "ServerSideEncryptionConfigurationNotFoundError",
+            "The server side encryption configuration was not found",
+        ));
     on_get_bucket_replication, GetBucketReplicationInput, GetBucketReplicationOutput
         => Err(absent("ReplicationConfigurationNotFoundError", "The replication configuration was not found"));
     on_get_bucket_ownership_controls, GetBucketOwnershipControlsInput, GetBucketOwnershipControlsOutput
@@ -71,7 +81,10 @@ answers! {
     on_get_public_access_block, GetPublicAccessBlockInput, GetPublicAccessBlockOutput
         => Err(absent("NoSuchPublicAccessBlockConfiguration", "The public access block configuration was not found"));
     on_get_object_lock_configuration, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput
-        => Err(absent("ObjectLockConfigurationNotFoundError", "Object Lock configuration does not exist for this bucket"));
+        => Err(absent(
+            "ObjectLockConfigurationNotFoundError",
+            "Object Lock configuration does not exist for this bucket",
+        ));
 }
 
 /// 404s that s3s has under another status or not at all.

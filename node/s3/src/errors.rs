@@ -13,7 +13,7 @@ use crate::context::{BodyFault, RequestContext};
 use crate::wire_values::http_date;
 
 /// What `Retry-After` says to those who are told to slow down.
-const SLOW_DOWN_S: u32 = 1;
+pub(crate) const SLOW_DOWN_S: u32 = 1;
 
 /// An S3 error with a message.
 pub(crate) fn error(code: S3ErrorCode, message: impl Into<String>) -> S3Error {
@@ -48,7 +48,7 @@ pub(crate) fn slow_down(message: impl Into<String>) -> S3Error {
     with_headers(error(S3ErrorCode::SlowDown, message), [(RETRY_AFTER, HeaderValue::from(SLOW_DOWN_S))])
 }
 
-fn unavailable(message: String, retry_after_s: u32) -> S3Error {
+pub(crate) fn unavailable(message: String, retry_after_s: u32) -> S3Error {
     with_headers(error(S3ErrorCode::ServiceUnavailable, message), [(RETRY_AFTER, HeaderValue::from(retry_after_s))])
 }
 

@@ -157,7 +157,7 @@ mod tests {
             checksum_texts(std::slice::from_ref(&checksum), 0),
             [None, None, Some("AAAAAAAAAAA=".to_owned()), None, None]
         );
-        assert_eq!(checksum_type(&[checksum.clone()]).unwrap().as_str(), "FULL_OBJECT");
+        assert_eq!(checksum_type(std::slice::from_ref(&checksum)).unwrap().as_str(), "FULL_OBJECT");
         let composite = Checksum { composite: true, ..checksum };
         assert_eq!(checksum_type(&[composite]).unwrap().as_str(), "COMPOSITE");
         assert_eq!(checksum_type(&[]), None);

@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use meridian_object::Objects;
 use s3s::S3;
+use s3s::config::StaticConfigProvider;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -110,6 +111,9 @@ fn responder(config: &S3Config, operations: impl S3) -> Responder {
     builder.set_auth(Secrets(Arc::clone(&config.credentials)));
     builder.set_access(Access(Arc::clone(&config.credentials)));
     builder.set_host(domains.clone());
+    let mut s3s_config = s3s::config::S3Config::default();
+    s3s_config.xml_max_body_size = config.limits.xml_body_size_max;
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3s_config))));
     let service: S3Service = builder.build();
     Responder {
         service,

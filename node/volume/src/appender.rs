@@ -36,8 +36,7 @@ const BATCH_NEEDLES_MAX: usize = 256;
 /// A group commit takes no further needle when it has this many bytes.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
 
-const _: () =
-    assert!(NEEDLE_SIZE_MAX / 1024 + 1 <= QUEUE_KIB_MAX as usize, "the largest needle must fit into the queue");
+const _: () = assert!(NEEDLE_SIZE_MAX / 1024 < QUEUE_KIB_MAX as usize, "the largest needle must fit into the queue");
 
 type Answer = oneshot::Sender<Result<Appended, VolumeError>>;
 

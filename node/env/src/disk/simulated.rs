@@ -277,7 +277,8 @@ impl SimulatedFile {
         let was_powered = device.powered;
         let powered = if changes { device.operate() } else { was_powered };
         // A write that meets the cut may survive in part like any unsynced one; nothing else happens without power.
-        if !powered && !(was_powered && act == "write") {
+        let meets_cut = was_powered && act == "write";
+        if !powered && !meets_cut {
             return Err(DiskError::io(act, &self.path, power_lost()));
         }
         let content = device.files.get_mut(&self.inode).expect("an open file keeps its content");

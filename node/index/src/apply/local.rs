@@ -41,7 +41,7 @@ impl Apply<'_, '_> {
         }
         // Rule 9: proposals may commit in another order than they were stamped, a new leader's clock may be slow, and a
         // remote row may have been merged since. Uploads take part, because their stamps order the reclaim queue.
-        if stamp.timestamp < self.state.greatest {
+        if stamp.timestamp <= self.state.greatest {
             return Ok(Outcome::Restamp { above: self.state.greatest });
         }
         let outcome = match operation {

@@ -72,7 +72,6 @@ impl Apply<'_, '_> {
         Ok(Outcome::PartStored)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one operation")]
     pub(super) fn complete_upload(
         &mut self,
         stamp: Stamp,

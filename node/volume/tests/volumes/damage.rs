@@ -95,6 +95,20 @@ async fn a_rebuild_lists_damage_in_the_middle_and_keeps_every_other_needle() {
 }
 
 #[tokio::test]
+async fn damage_before_a_later_commit_is_listed_even_when_the_journal_lost_its_end() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    drop(filled(&disk, &clock, 5).await); // five commits; a power cut then takes the journal's unsynced blocks
+    disk.corrupt(&path(1, "index"), |bytes| bytes.truncate(64 + 56));
+    flip(&disk, 64 + 2 * SPAN + 50);
+    let set = open(&disk, &clock);
+    let status = set.state(volume(1)).unwrap();
+    assert_eq!((status.committed, status.damaged.len()), (64 + 5 * SPAN as u64, 1));
+    for key in [0, 1, 3, 4] {
+        assert_reads(&set, 1, key, 100).await;
+    }
+}
+
+#[tokio::test]
 async fn damage_stays_listed_through_further_starts() {
     let (disk, clock) = (SimulatedDisk::new(), clock());
     let set = filled(&disk, &clock, 5).await;

@@ -1,0 +1,119 @@
+//! How often each fault struck and each checker looked. A run in which one of them never did has proved less than it
+//! says. Invariant: every name is listed here, so that a zero is seen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What struck, and what it did.
+pub const FAULTS: [&str; 29] = [
+    "cut: symmetric",
+    "cut: one-way",
+    "cut: A-C only",
+    "link: loss",
+    "link: duplication",
+    "link: reordering",
+    "link: corruption",
+    "crash: node",
+    "crash: datacenter",
+    "leader change",
+    "clock: jump",
+    "clock: skew beyond the limit",
+    "disk: slow",
+    "disk: restored",
+    "shell: stamps proposed out of order",
+    "… messages cut off",
+    "… messages lost",
+    "… messages doubled",
+    "… messages reordered",
+    "… un-synced commands lost",
+    "… un-synced commands survived",
+    "… un-synced needles lost",
+    "… stamps refused by a clock guard",
+    "… proposals restamped",
+    "… requests answered from memory",
+    "… streams held for a clock",
+    "… pulls refused after a restore",
+    "… late answers fed to a stream",
+    "… ranges parked",
+];
+
+/// Checkers, and operations that give them something to look at.
+pub const CHECKS: [&str; 20] = [
+    "C2 acknowledged <= winner, at the end",
+    "C2 row is the greatest applied, each commit",
+    "C2 condition decided as the oracle does",
+    "C2 replay after a crash",
+    "C3 equal fingerprints",
+    "C4 nothing below a seen tombstone",
+    "C7 LIST complete, no phantoms",
+    "C8 progress after heal",
+    "C8 acknowledged during a cut",
+    "C11 stamp monotone and bounded",
+    "C11 remote stamp within the skew",
+    "C12 lost metadata above W_meta",
+    "C12 lost bytes above W_data",
+    "C12 watermarks only forward",
+    "conflicts are the concurrent losers",
+    "… conflicts recorded",
+    "rule 7 after a restore: refused or the same history",
+    "… operations",
+    "… operations acknowledged",
+    "… multipart uploads completed",
+];
+
+/// Counts by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub fn add(&mut self, name: &'static str, count: u64) {
+        debug_assert!(FAULTS.contains(&name) || CHECKS.contains(&name), "{name} is not listed");
+        *self.counts.entry(name).or_default() += count;
+    }
+
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or_default()
+    }
+
+    pub fn absorb(&mut self, other: &Tally) {
+        for (name, count) in &other.counts {
+            self.add(name, *count);
+        }
+    }
+
+    /// What never happened.
+    pub fn zeros(&self) -> Vec<&'static str> {
+        FAULTS.iter().chain(&CHECKS).copied().filter(|name| self.count(name) == 0).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (title, names) in [("FAULT", &FAULTS[..]), ("CHECK", &CHECKS[..])] {
+            writeln!(f, "{title:<54}{:>12}", "TIMES")?;
+            for name in names {
+                writeln!(f, "{name:<54}{:>12}", self.count(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_happened_is_named() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.zeros().len(), FAULTS.len() + CHECKS.len());
+        tally.add("link: loss", 2);
+        let mut sum = Tally::default();
+        sum.absorb(&tally);
+        sum.absorb(&tally);
+        assert_eq!(sum.count("link: loss"), 4);
+        assert!(!sum.zeros().contains(&"link: loss"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Makes the syncs of a process fail, through strace: chosen fdatasync calls answer EIO and do nothing.
+//!
+//! strace counts the calls of each thread by itself, and only those on the chosen files.
+//!
+//! Invariants: what was injected is read back from the trace, so that a test can prove that its fault happened.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::machine::{Lacking, run};
+
+/// A planned failure, and the trace of it.
+#[derive(Debug)]
+pub struct SyncFault {
+    directory: TempDir,
+    /// In strace's words: `5` is the fifth call of a thread, `5+` that and all behind it.
+    when: String,
+    files: Vec<PathBuf>,
+}
+
+impl SyncFault {
+    /// Fails the calls `when` on any of `files`, or on every file if there are none.
+    pub fn new(when: &str, files: Vec<PathBuf>) -> Result<Self> {
+        Ok(Self { directory: tempfile::tempdir()?, when: when.to_owned(), files })
+    }
+
+    /// # Errors
+    /// What this machine lacks for it.
+    pub fn check() -> Result<(), Lacking> {
+        let lacking = |error: String| Lacking(error);
+        let probe = Self::new("1", Vec::new()).map_err(|error| lacking(error.to_string()))?;
+        let file = probe.directory.path().join("probe");
+        std::fs::write(&file, "probe").map_err(|error| lacking(error.to_string()))?;
+        let file = file.to_str().ok_or_else(|| lacking("the temporary directory's name is no text".to_owned()))?;
+        let words = probe.wrapper();
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["sync", "--data", file]).collect();
+        let outcome = run(words[0], &words[1..]);
+        match (probe.injected().as_slice(), outcome) {
+            ([_, ..], _) => Ok(()),
+            ([], Err(error)) => Err(error),
+            ([], Ok(_)) => Err(lacking("strace does not inject errors here".to_owned())),
+        }
+    }
+
+    /// The words to put before a program.
+    pub fn wrapper(&self) -> Vec<String> {
+        let inject = format!("inject=fdatasync:error=EIO:when={}", self.when);
+        let mut words: Vec<String> =
+            ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-e", "trace=fdatasync,fsync", "-e", &inject]
+                .map(str::to_owned)
+                .into();
+        for file in &self.files {
+            words.extend(["-P".to_owned(), file.display().to_string()]);
+        }
+        words.extend(["-o".to_owned(), self.trace().display().to_string()]);
+        words
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.directory.path().join("trace")
+    }
+
+    /// The traced calls that were made to fail, each with the path of its file.
+    pub fn injected(&self) -> Vec<String> {
+        let trace = std::fs::read_to_string(self.trace()).unwrap_or_default();
+        trace.lines().filter(|line| line.contains("EIO") && line.ends_with("(INJECTED)")).map(str::to_owned).collect()
+    }
+}
+
+/// The files in `directory` whose names end so, sorted.
+pub fn files_ending(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(ending) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
