@@ -130,6 +130,16 @@ impl Mirror {
         self.parked.first().cloned()
     }
 
+    /// The start of a parked range, or all of it, has arrived after all.
+    pub fn unpark(&mut self, arrived: &Range<u64>) {
+        for range in &mut self.parked {
+            if range.start == arrived.start {
+                range.start = arrived.end.min(range.end);
+            }
+        }
+        self.parked.retain(|range| !range.is_empty());
+    }
+
     pub fn crash(&mut self) {
         self.writing = None;
         self.fetching = None;

@@ -40,8 +40,7 @@ impl AdminClient {
         let (endpoint, access_key, secret_key) = match (&connection.endpoint, &connection.ready_file) {
             (Some(endpoint), _) => {
                 let key = |name: &str| {
-                    std::env::var(name)
-                        .map_err(|_| UsageError(format!("--endpoint needs {name} in the environment")))
+                    std::env::var(name).map_err(|_| UsageError(format!("--endpoint needs {name} in the environment")))
                 };
                 (endpoint.clone(), key("MERIDIAN_ACCESS_KEY")?, key("MERIDIAN_SECRET_KEY")?)
             }

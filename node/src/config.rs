@@ -67,13 +67,6 @@ pub struct NodeSection {
     pub tls: PathBuf,
     /// Access keys and the gossip key; readable by its owner only; relative to this file.
     pub secrets: PathBuf,
-    /// Who may write blobs by fid: "token" or "open".
-    #[serde(default = "default_blob_auth")]
-    pub blob_auth: String,
-}
-
-fn default_blob_auth() -> String {
-    "token".to_owned()
 }
 
 /// Limits of one node, in MiB or in pieces.
@@ -185,7 +178,6 @@ pub struct NodeConfig {
     pub others: Vec<Datacenter>,
     pub data: PathBuf,
     pub tls: PathBuf,
-    pub blob_auth_open: bool,
     pub limits: LimitsSection,
     pub timing: TimingSection,
     pub secrets: Secrets,
@@ -258,7 +250,11 @@ impl NodeConfig {
         if usize::from(code.other_datacenters()) >= datacenters.len() {
             return Err(field(
                 "cluster.replication",
-                format!("{code} needs {} other datacenters; there are {}", code.other_datacenters(), datacenters.len() - 1),
+                format!(
+                    "{code} needs {} other datacenters; there are {}",
+                    code.other_datacenters(),
+                    datacenters.len() - 1
+                ),
                 "lower its first digit or add datacenters",
             ));
         }
@@ -273,11 +269,6 @@ impl NodeConfig {
                 )
             })?;
         let others = datacenters.into_iter().filter(|dc| dc.id != datacenter.id).collect();
-        let blob_auth_open = match file.node.blob_auth.as_str() {
-            "open" => true,
-            "token" => false,
-            other => return Err(field("node.blob_auth", format!("{other:?}"), "write \"token\" or \"open\"")),
-        };
         secrets.gossip_key_bytes()?;
         Ok(Self {
             cluster,
@@ -289,7 +280,6 @@ impl NodeConfig {
             others,
             data: base.join(&file.node.data),
             tls: base.join(&file.node.tls),
-            blob_auth_open,
             limits: file.limits,
             timing: file.timing,
             secrets,
@@ -388,7 +378,6 @@ mod tests {
                 data: "data".into(),
                 tls: "tls".into(),
                 secrets: "secrets.toml".into(),
-                blob_auth: "token".into(),
             },
             limits: LimitsSection::default(),
             timing: TimingSection::default(),
@@ -400,11 +389,7 @@ mod tests {
     }
 
     fn secrets() -> Secrets {
-        Secrets {
-            access_key: "a".into(),
-            secret_key: "s".into(),
-            gossip_key: "00".repeat(32),
-        }
+        Secrets { access_key: "a".into(), secret_key: "s".into(), gossip_key: "00".repeat(32) }
     }
 
     fn refusal(change: impl FnOnce(&mut NodeFile)) -> String {
@@ -431,7 +416,6 @@ mod tests {
         assert!(refusal(|f| f.datacenters[1].id = 0).contains("1..=254"));
         assert!(refusal(|f| f.datacenters[1].nodes[0].s3 = f.datacenters[0].nodes[0].s3).contains("also used"));
         assert!(refusal(|f| f.node.name = "nobody".into()).contains("node.name"));
-        assert!(refusal(|f| f.node.blob_auth = "maybe".into()).contains("blob_auth"));
     }
 
     #[test]

@@ -81,7 +81,6 @@ fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
         partitions: args.partitions,
         code: None,
         address: Ipv4Addr::LOCALHOST.into(),
-        blob_auth_open: true,
         limits: LimitsSection::default(),
     };
     plan.write()
@@ -98,7 +97,12 @@ fn print_welcome(ready: &ReadyFile, directory: &Path, elapsed: Duration) {
         let keys = format!("{}:{}", ready.access_key, ready.secret_key);
         format!("curl -fsS --aws-sigv4 aws:amz:{region}:s3 -u {keys} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD'")
     };
-    println!("\nTry it: write in {}, read in {} (Ctrl-C stops the cluster, {} keeps it):\n", first.name, last.name, directory.display());
+    println!(
+        "\nTry it: write in {}, read in {} (Ctrl-C stops the cluster, {} keeps it):\n",
+        first.name,
+        last.name,
+        directory.display()
+    );
     println!("  {} -X PUT {}/hello", curl(&first.region), first.s3);
     println!("  {} -X PUT --data-binary 'one write crosses' {}/hello/world", curl(&first.region), first.s3);
     println!("  {} --retry 5 --retry-all-errors {}/hello/world\n", curl(&last.region).replace("-fsS", "-fs"), last.s3);

@@ -66,7 +66,8 @@ impl Identity {
                 let stored: Stored = decode_record(RecordKind::NodeIdentity, IDENTITY_VERSION, &bytes)
                     .map_err(|source| IdentityError::Damaged { path: path.clone(), source })?;
                 if (stored.cluster, stored.datacenter, stored.node) != (cluster, datacenter, node) {
-                    let show = |c: ClusterId, d: DatacenterId, n: NodeId| format!("node {n} of datacenter {d} of cluster {c}");
+                    let show =
+                        |c: ClusterId, d: DatacenterId, n: NodeId| format!("node {n} of datacenter {d} of cluster {c}");
                     return Err(IdentityError::Foreign {
                         path: directory.to_owned(),
                         found: show(stored.cluster, stored.datacenter, stored.node),

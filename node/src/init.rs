@@ -46,8 +46,6 @@ pub struct ClusterPlan {
     pub code: Option<ReplicaCode>,
     /// The address that nodes bind and are reached at.
     pub address: IpAddr,
-    /// Blobs may be written without a token (`dev`, on loopback).
-    pub blob_auth_open: bool,
     pub limits: LimitsSection,
 }
 
@@ -125,7 +123,9 @@ impl ClusterPlan {
         }
         let code = self.code.unwrap_or_else(|| ReplicaCode::every_datacenter(self.datacenters as u8));
         let missing = |what: &str, needed: u8, there: u16| -> Result<()> {
-            if u16::from(needed) > there { bail!("--replication {code} needs {needed} {what}; there are {there}") }
+            if u16::from(needed) > there {
+                bail!("--replication {code} needs {needed} {what}; there are {there}")
+            }
             Ok(())
         };
         missing("other datacenters", code.other_datacenters(), self.datacenters - 1)?;
@@ -227,7 +227,6 @@ impl ClusterPlan {
                 data: "data".into(),
                 tls: "tls".into(),
                 secrets: "secrets.toml".into(),
-                blob_auth: if self.blob_auth_open { "open" } else { "token" }.into(),
             },
             limits: self.limits,
             timing: TimingSection::default(),
@@ -259,11 +258,7 @@ fn ready_file(datacenters: &[DatacenterSection], secrets: &Secrets) -> ReadyFile
             }
         })
         .collect();
-    ReadyFile {
-        datacenters,
-        access_key: secrets.access_key.clone(),
-        secret_key: secrets.secret_key.clone(),
-    }
+    ReadyFile { datacenters, access_key: secrets.access_key.clone(), secret_key: secrets.secret_key.clone() }
 }
 
 /// The address a client on this machine uses for one that may be bound to all interfaces.
@@ -293,7 +288,6 @@ mod tests {
             partitions: 4,
             code: None,
             address: Ipv4Addr::LOCALHOST.into(),
-            blob_auth_open: true,
             limits: LimitsSection::default(),
         }
     }

@@ -73,8 +73,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Structured logs to standard error: JSON for a node, text elsewhere; `MERIDIAN_LOG` sets the levels.
 fn init_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MERIDIAN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,meridian=info,openraft=error,chitchat=error,s3s=off"));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MERIDIAN_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("warn,meridian=info,openraft=error,chitchat=error,s3s=off")
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if json {
         builder.json().init();

@@ -230,7 +230,7 @@ fn open_clock(config: &NodeConfig) -> Result<Arc<HybridClock>> {
 
 async fn open_volumes(config: &NodeConfig, clock: Arc<HybridClock>) -> Result<Arc<VolumeSet>> {
     let directory = config.data.join("volumes");
-    let options = VolumeOptions { size_max: config.limits.volume_size_mib << 20, ..VolumeOptions::default() };
+    let options = VolumeOptions { size_max: config.limits.volume_size_mib << 20 };
     let open = move || VolumeSet::open_with(&directory, RealDisk::new(), clock, options);
     Ok(tokio::task::spawn_blocking(open).await??)
 }

@@ -19,10 +19,7 @@ pub struct Administrator {
 
 impl Administrator {
     pub fn new(secrets: &Secrets) -> Self {
-        Self {
-            access_key: secrets.access_key.clone(),
-            secret: SecretKey::new(secrets.secret_key.as_str()),
-        }
+        Self { access_key: secrets.access_key.clone(), secret: SecretKey::new(secrets.secret_key.as_str()) }
     }
 
     fn is(&self, access_key: &str) -> bool {

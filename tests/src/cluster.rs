@@ -190,12 +190,7 @@ impl Cluster {
     pub fn s3(&self, datacenter: &str) -> S3 {
         let entry = self.entry(datacenter);
         let text = |value: &Value| value.as_str().expect("ready files hold texts").to_owned();
-        S3::new(
-            &text(&entry["s3"]),
-            datacenter,
-            &text(&self.ready["access_key"]),
-            &text(&self.ready["secret_key"]),
-        )
+        S3::new(&text(&entry["s3"]), datacenter, &text(&self.ready["access_key"]), &text(&self.ready["secret_key"]))
     }
 
     /// The REST endpoint of a datacenter.

@@ -164,7 +164,8 @@ impl Ledger {
         }
         for (index, mutation) in mutations.iter_mut().enumerate() {
             let explains = explanations.contains(&index);
-            let is_before = mutation.datacenter == reader.datacenter && mutation.ended.is_some_and(|e| e < reader.began);
+            let is_before =
+                mutation.datacenter == reader.datacenter && mutation.ended.is_some_and(|e| e < reader.began);
             if explains && explanations.len() == 1 && !never_written && mutation.ended.is_some() {
                 mutation.outcome = Outcome::Acknowledged;
             } else if !explains && is_before {
@@ -194,9 +195,9 @@ fn is_possible(mutations: &[Mutation], index: usize, reader: Reader<'_>) -> bool
     let known_at = if candidate.datacenter == reader.datacenter { reader.began } else { reader.replicated };
     let is_overtaken = candidate.overtaken.is_some_and(|overtaken| overtaken < known_at);
     let is_superseded = candidate.ended.is_some_and(|ended| {
-        mutations.iter().any(|later| {
-            later.datacenter == candidate.datacenter && ended < later.begun && later.must_be_seen(reader)
-        })
+        mutations
+            .iter()
+            .any(|later| later.datacenter == candidate.datacenter && ended < later.begun && later.must_be_seen(reader))
     });
     candidate.outcome != Outcome::Refused && !is_overtaken && !is_superseded
 }

@@ -28,4 +28,4 @@ pub use power_disk::PowerDisk;
 pub use random::Random;
 pub use reading::{Found, Scope, read_back};
 pub use s3::{Answer, S3, object_path};
-pub use sync_fault::{SyncFault, files_ending};
+pub use sync_fault::{SyncAnswer, SyncFault, files_ending};

@@ -220,7 +220,8 @@ impl LoadClient {
 
     async fn begin_upload(&mut self, ledger: &Ledger) -> Result<Step> {
         let key = format!("{}/{:02}/upload-{}", self.datacenter, self.number, self.random.below(UPLOAD_KEYS));
-        let answer = self.call(Method::POST, &format!("{}?uploads", object_path(self.bucket, &key)), Bytes::new()).await;
+        let answer =
+            self.call(Method::POST, &format!("{}?uploads", object_path(self.bucket, &key)), Bytes::new()).await;
         if let (Outcome::Acknowledged, Ok(answer)) = (outcome_of(&answer), &answer) {
             let id = answer.elements("UploadId").pop().context("an upload has an id")?;
             let parts = if self.large_parts { vec![PART_SIZE_MIN, self.size()] } else { vec![self.size()] };

@@ -39,7 +39,7 @@ impl PortRange {
 }
 
 fn is_free(base: u16) -> bool {
-    (0..3).flat_map(|dc| (0..5).map(move |port| base + 100 * dc + port)).all(|port| {
-        TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
-    })
+    (0..3)
+        .flat_map(|dc| (0..5).map(move |port| base + 100 * dc + port))
+        .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok())
 }

@@ -77,9 +77,8 @@ impl PowerDisk {
 impl Drop for PowerDisk {
     fn drop(&mut self) {
         let mount_point = text(&self.mount_point);
-        let unmounted = !self.mounted
-            || run("umount", &[mount_point]).is_ok()
-            || run("umount", &["--lazy", mount_point]).is_ok();
+        let unmounted =
+            !self.mounted || run("umount", &[mount_point]).is_ok() || run("umount", &["--lazy", mount_point]).is_ok();
         let detached = run("losetup", &["--detach", &self.device]);
         if !unmounted || detached.is_err() {
             eprintln!("{} at {mount_point} stays behind: {detached:?}", self.device);

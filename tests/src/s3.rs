@@ -122,7 +122,8 @@ impl S3 {
         let mut all = Vec::new();
         let mut token = None;
         loop {
-            let continued = token.map_or(String::new(), |token: String| format!("&continuation-token={}", encode(&token, true)));
+            let continued =
+                token.map_or(String::new(), |token: String| format!("&continuation-token={}", encode(&token, true)));
             let path = format!("/{bucket}?list-type=2&prefix={}{continued}", encode(prefix, true));
             let page = self.call(Method::GET, &path, &[], Bytes::new()).await?.ok()?;
             all.extend(page.elements("Key").into_iter().zip(page.elements("ETag")));

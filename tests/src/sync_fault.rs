@@ -1,4 +1,4 @@
-//! Makes the syncs of a process fail, through strace: chosen fdatasync calls answer EIO and do nothing.
+//! Makes the syncs of a process fail or lie, through strace: chosen fdatasync calls do nothing, and answer EIO or success.
 //!
 //! strace counts the calls of each thread by itself, and only those on the chosen files.
 //!
@@ -11,26 +11,36 @@ use tempfile::TempDir;
 
 use crate::machine::{Lacking, run};
 
-/// A planned failure, and the trace of it.
+/// What a chosen call answers; it does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncAnswer {
+    /// EIO, as of a broken disk.
+    Failure,
+    /// Success: a disk that lies.
+    Success,
+}
+
+/// A planned fault, and the trace of it.
 #[derive(Debug)]
 pub struct SyncFault {
     directory: TempDir,
+    answer: SyncAnswer,
     /// In strace's words: `5` is the fifth call of a thread, `5+` that and all behind it.
     when: String,
     files: Vec<PathBuf>,
 }
 
 impl SyncFault {
-    /// Fails the calls `when` on any of `files`, or on every file if there are none.
-    pub fn new(when: &str, files: Vec<PathBuf>) -> Result<Self> {
-        Ok(Self { directory: tempfile::tempdir()?, when: when.to_owned(), files })
+    /// Hits the calls `when` on any of `files`, or on every file if there are none.
+    pub fn new(answer: SyncAnswer, when: &str, files: Vec<PathBuf>) -> Result<Self> {
+        Ok(Self { directory: tempfile::tempdir()?, answer, when: when.to_owned(), files })
     }
 
     /// # Errors
     /// What this machine lacks for it.
     pub fn check() -> Result<(), Lacking> {
         let lacking = |error: String| Lacking(error);
-        let probe = Self::new("1", Vec::new()).map_err(|error| lacking(error.to_string()))?;
+        let probe = Self::new(SyncAnswer::Failure, "1", Vec::new()).map_err(|error| lacking(error.to_string()))?;
         let file = probe.directory.path().join("probe");
         std::fs::write(&file, "probe").map_err(|error| lacking(error.to_string()))?;
         let file = file.to_str().ok_or_else(|| lacking("the temporary directory's name is no text".to_owned()))?;
@@ -46,7 +56,11 @@ impl SyncFault {
 
     /// The words to put before a program.
     pub fn wrapper(&self) -> Vec<String> {
-        let inject = format!("inject=fdatasync:error=EIO:when={}", self.when);
+        let answer = match self.answer {
+            SyncAnswer::Failure => "error=EIO",
+            SyncAnswer::Success => "retval=0",
+        };
+        let inject = format!("inject=fdatasync:{answer}:when={}", self.when);
         let mut words: Vec<String> =
             ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-e", "trace=fdatasync,fsync", "-e", &inject]
                 .map(str::to_owned)
@@ -62,10 +76,10 @@ impl SyncFault {
         self.directory.path().join("trace")
     }
 
-    /// The traced calls that were made to fail, each with the path of its file.
+    /// The calls that were hit, each with the path of its file.
     pub fn injected(&self) -> Vec<String> {
         let trace = std::fs::read_to_string(self.trace()).unwrap_or_default();
-        trace.lines().filter(|line| line.contains("EIO") && line.ends_with("(INJECTED)")).map(str::to_owned).collect()
+        trace.lines().filter(|line| line.ends_with("(INJECTED)")).map(str::to_owned).collect()
     }
 }
 

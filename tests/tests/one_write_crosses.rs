@@ -49,8 +49,7 @@ async fn objects_of_all_sizes_are_read_in_the_other_datacenters() -> Result<()> 
         assert_eq!(any.get("photos", "size/1000").await?, None);
         assert_eq!(any.get("photos", "size/1").await?, Some(content(99, 5)));
     }
-    let status: serde_json::Value =
-        serde_json::from_slice(&cluster.cli(&["replication", "status", "--json"])?.stdout)?;
+    let status: serde_json::Value = serde_json::from_slice(&cluster.cli(&["replication", "status", "--json"])?.stdout)?;
     assert_eq!(status["verdict"], "ok", "{status:#}");
     assert_eq!(status["lag"].as_array().map(Vec::len), Some(6));
     Ok(())
@@ -120,7 +119,18 @@ async fn everything_reads_from_another_datacenter_while_the_origin_is_dead() -> 
 
     // The survivors go on, and what they write is in the third.
     b.put("mirror", "meanwhile", content(8888, 1000)).await?;
-    cluster.cli(&["replication", "wait", "--until", "now", "--in", "dc-c", "--from", "dc-b", "--endpoint", &cluster.rest("dc-b")])?;
+    cluster.cli(&[
+        "replication",
+        "wait",
+        "--until",
+        "now",
+        "--in",
+        "dc-c",
+        "--from",
+        "dc-b",
+        "--endpoint",
+        &cluster.rest("dc-b"),
+    ])?;
     let c = cluster.s3("dc-c");
     let reads = async || c.get("mirror", "meanwhile").await.is_ok_and(|got| got == Some(content(8888, 1000)));
     wait_until("the write of dc-b in dc-c", Duration::from_secs(30), reads).await?;

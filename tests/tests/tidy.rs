@@ -123,7 +123,8 @@ fn is_test_glob(problem: &str) -> bool {
 fn the_pure_crates_reach_nothing() {
     let mut problems = Vec::new();
     for krate in PURE_CRATES {
-        let manifest: toml::Table = toml::from_str(&fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap()).unwrap();
+        let manifest: toml::Table =
+            toml::from_str(&fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap()).unwrap();
         let dependencies = manifest["dependencies"].as_table().unwrap();
         for name in IMPURE_DEPENDENCIES.iter().filter(|name| dependencies.contains_key(**name)) {
             problems.push(format!("{krate} depends on {name}"));
@@ -171,7 +172,8 @@ fn dependencies_run_downwards() {
     ]
     .into();
     let workspace: toml::Table = toml::from_str(&fs::read_to_string(root().join("Cargo.toml")).unwrap()).unwrap();
-    let members: Vec<&str> = workspace["workspace"]["members"].as_array().unwrap().iter().filter_map(|m| m.as_str()).collect();
+    let members: Vec<&str> =
+        workspace["workspace"]["members"].as_array().unwrap().iter().filter_map(|m| m.as_str()).collect();
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
     for member in members {

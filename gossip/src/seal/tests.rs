@@ -121,7 +121,7 @@ fn lengths_that_can_not_be_are_dropped_unopened() {
     for length in [0, 1, 12, 28, OVERHEAD - 1] {
         assert_eq!(open(&mut opener, &vec![0; length]), Err(DropReason::Truncated), "{length}");
     }
-    assert_eq!(open(&mut opener, &vec![0; OVERHEAD]), Err(DropReason::Unsealed));
+    assert_eq!(open(&mut opener, &[0; OVERHEAD]), Err(DropReason::Unsealed));
     assert_eq!(open(&mut opener, &vec![0; DATAGRAM_SIZE_MAX]), Err(DropReason::Unsealed));
     for length in [DATAGRAM_SIZE_MAX + 1, 65_507, 10 << 20] {
         assert_eq!(open(&mut opener, &vec![0; length]), Err(DropReason::Oversize), "{length}");

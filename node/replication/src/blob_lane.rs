@@ -88,11 +88,7 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
 }
 
 /// Takes a report over: makes the files of new mirrors, then feeds the watermark. Returns the mirrored volumes.
-async fn take_report(
-    inner: &Arc<Inner>,
-    source: &Source,
-    reply: &VolumesReply,
-) -> Result<Vec<RemoteVolume>, String> {
+async fn take_report(inner: &Arc<Inner>, source: &Source, reply: &VolumesReply) -> Result<Vec<RemoteVolume>, String> {
     let volumes =
         reply.volumes.iter().map(check_volume).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     for volume in volumes.iter().filter(|volume| volume.mirrored_here) {

@@ -125,10 +125,11 @@ impl Inner {
     /// The committed cursor of a partition for one origin.
     pub fn cursor(&self, partition: PartitionId, origin: DatacenterId) -> Result<Cursor, ReplicationError> {
         let what = "read a cursor";
-        let view = self
-            .meta
-            .local_view(partition)
-            .map_err(|source| ReplicationError::Meta { what, datacenter: self.own(), source })?;
+        let view = self.meta.local_view(partition).map_err(|source| ReplicationError::Meta {
+            what,
+            datacenter: self.own(),
+            source,
+        })?;
         Ok(queries::cursor(&view, origin)?)
     }
 

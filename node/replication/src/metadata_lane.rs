@@ -183,9 +183,10 @@ impl MetadataLane {
                 // No news: the stream is still waiting for its pull, which is simply asked again.
                 None => {
                     let stream = self.streams.get(&partition);
-                    if let Some(cursor) = stream.and_then(Stream::cursor).filter(|_| {
-                        stream.is_some_and(|stream| *stream.state() == StreamState::Pulling)
-                    }) {
+                    if let Some(cursor) = stream
+                        .and_then(Stream::cursor)
+                        .filter(|_| stream.is_some_and(|stream| *stream.state() == StreamState::Pulling))
+                    {
                         self.wanted.insert(partition, *cursor);
                     }
                 }
@@ -201,9 +202,9 @@ impl MetadataLane {
             Ok(Refusal::NotServing) => return Event::PullFailed { reason: detail() },
             _ => return Event::Refused { reason: detail() },
         }
-        let opened = fields::position("after", batch.after.as_ref()).map_err(|error| error.to_string()).and_then(
-            |after| Ok((after, unpack_entries(&batch).map_err(|error| error.to_string())?)),
-        );
+        let opened = fields::position("after", batch.after.as_ref())
+            .map_err(|error| error.to_string())
+            .and_then(|after| Ok((after, unpack_entries(&batch).map_err(|error| error.to_string())?)));
         match opened {
             Ok((after, entries)) => Event::Pulled(Batch {
                 source: self.source.id(),
@@ -275,12 +276,7 @@ async fn check_hello(inner: &Inner, source: &Source, reply: &HelloReply) -> Resu
         ));
     }
     let incarnation = meridian_types::Incarnation(reply.incarnation);
-    inner
-        .control
-        .register_peer(id, reply.boot_counter, incarnation)
-        .await
-        .map(drop)
-        .map_err(|error| error.to_string())
+    inner.control.register_peer(id, reply.boot_counter, incarnation).await.map(drop).map_err(|error| error.to_string())
 }
 
 fn cursor_message(partition: PartitionId, cursor: &Cursor) -> PartitionCursor {

@@ -175,15 +175,18 @@ impl ReplicationRpc for ReplicationService {
         let request = request.into_inner();
         let (inner, _) = self.inner(request.caller.as_ref())?;
         let bucket = fields::bucket("bucket", &request.bucket)?;
-        let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
-        let mut reply = FenceReply { empty: true, positions: Vec::new() };
+        let report = meridian_object::fence_bucket(&inner.meta, inner.own(), bucket, request.raised)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        // Behind the fence no mutation of the bucket follows, so heads read now cover all that came before it.
+        let mut positions = Vec::new();
         for partition in inner.meta.partitions().filter(|partition| !partition.is_catalog()) {
-            inner.meta.fence(partition, bucket, request.raised).await.map_err(|error| unavailable(&error))?;
-            let view = inner.meta.read(partition).await.map_err(|error| unavailable(&error))?;
-            reply.empty &= queries::bucket_is_empty(&view, bucket).map_err(|error| unavailable(&error))?;
+            let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
+            let view = inner.meta.local_view(partition).map_err(|error| unavailable(&error))?;
             let head = queries::log_head(&view, inner.own()).map_err(|error| unavailable(&error))?;
-            reply.positions.push((partition, head.position).into());
+            positions.push((partition, head.position).into());
         }
+        let reply = FenceReply { empty: report.empty, positions };
         Ok(Response::new(reply))
     }
 }
@@ -317,7 +320,8 @@ impl News {
         bytes_max: usize,
         accept_zstd: bool,
     ) -> Result<PartitionBatch, Status> {
-        let failed = |error: &dyn std::fmt::Display| Status::internal(format!("partition {}: {error}", cursor.partition));
+        let failed =
+            |error: &dyn std::fmt::Display| Status::internal(format!("partition {}: {error}", cursor.partition));
         let incarnation = self.head.position.incarnation;
         let entries = match self.from {
             Some(from) => {

@@ -21,7 +21,6 @@ use crate::{PeerDatacenter, ReplicationError};
 
 /// One node of another datacenter.
 pub struct Link {
-
     channel: Channel,
     pub bulk: Arc<BulkClient>,
 }

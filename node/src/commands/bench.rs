@@ -128,8 +128,19 @@ fn print(report: &Report) {
         report.cores,
         report.fsync_p50_us,
     );
-    let mut table =
-        table(&["WORKLOAD", "OPS", "OPS/S", "BYTES/S", "P50 ms", "P90 ms", "P99 ms", "MAX ms", "CPU µs/op", "VERIFIED", "ERRORS"]);
+    let mut table = table(&[
+        "WORKLOAD",
+        "OPS",
+        "OPS/S",
+        "BYTES/S",
+        "P50 ms",
+        "P90 ms",
+        "P99 ms",
+        "MAX ms",
+        "CPU µs/op",
+        "VERIFIED",
+        "ERRORS",
+    ]);
     for row in &report.rows {
         table.add_row(vec![
             row.workload.clone(),

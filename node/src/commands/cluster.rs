@@ -25,7 +25,6 @@ pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
         partitions: args.partitions,
         code: args.replication,
         address: args.address,
-        blob_auth_open: false,
         limits: LimitsSection::default(),
     };
     let ready = plan.write()?;

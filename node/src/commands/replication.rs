@@ -21,8 +21,7 @@ pub async fn replication_status(connection: &ConnectionArgs, watch: bool) -> Res
     let client = AdminClient::connect(connection)?;
     loop {
         let status: ReplicationStatus = client.get("/admin/v1/replication/status").await?;
-        let text =
-            if connection.json { serde_json::to_string_pretty(&status)? } else { screen(&status) };
+        let text = if connection.json { serde_json::to_string_pretty(&status)? } else { screen(&status) };
         if !watch {
             println!("{text}");
             return Ok(exit_code(status.verdict));
@@ -101,7 +100,8 @@ fn screen(status: &ReplicationStatus) -> String {
     }
     text.push_str(&format!("{lag}\n\n"));
 
-    let mut links = table(&["LINK", "STATE", "APPLIED THROUGH", "SLOWEST", "PENDING ops / bytes", "PARKED", "RETRYING", "REASON"]);
+    let mut links =
+        table(&["LINK", "STATE", "APPLIED THROUGH", "SLOWEST", "PENDING ops / bytes", "PARKED", "RETRYING", "REASON"]);
     for link in &status.links {
         let through = i64::try_from(link.applied_through_ms).ok().filter(|ms| *ms > 0);
         let through = through.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -145,7 +145,13 @@ pub async fn replication_wait(connection: &ConnectionArgs, args: &WaitArgs) -> R
         println!("Everything until now is in {} ({}).", args.destinations.join(", "), short_duration(report.waited_ms));
     }
     for failure in &report.failures {
-        eprintln!("error: {}→{} did not get there in {}: {}", failure.from, failure.to, short_duration(report.waited_ms), failure.reason);
+        eprintln!(
+            "error: {}→{} did not get there in {}: {}",
+            failure.from,
+            failure.to,
+            short_duration(report.waited_ms),
+            failure.reason
+        );
     }
     Ok(ExitCode::from(if report.met { 0 } else { 2 }))
 }

@@ -14,7 +14,9 @@ use crate::limits::OBJECT_KEY_LENGTH_MAX;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("bucket name {0:?}: 3 to 63 of a-z 0-9 . - , starting and ending with a letter or digit, and no IP address")]
+    #[error(
+        "bucket name {0:?}: 3 to 63 of a-z 0-9 . - , starting and ending with a letter or digit, and no IP address"
+    )]
     Bucket(String),
     #[error("a key must not be empty")]
     KeyEmpty,

@@ -1,0 +1,329 @@
+//! The proposer of a group, elections, and what clients learn of them: the simulation's counterpart of `node/meta`.
+//!
+//! Invariants: stamps are taken in the order of the log, unless a fault turns two around; chunk stamps are observed
+//! before a mutation is stamped, remote stamps before their batch is proposed, and a new leader's clock observes the
+//! group's greatest stamp before it stamps anything (rules 9, 13); an outcome that nobody can know is retried under the
+//! same request (rule 11).
+
+use meridian_index::{Command, Outcome, Proposal, RemoteOutcome, Response, queries};
+use meridian_replicator::{Batch, ClockError, Event as StreamEvent, LogEntry};
+use meridian_types::{Stamp, Timestamp};
+
+use crate::datacenter::Place;
+use crate::group::{Carries, Flying, Request, Slot};
+use crate::planted::PlantedBug;
+use crate::world::{Event, World};
+use crate::{Checked, DATACENTERS, Violation};
+
+/// Most proposals in one command.
+const PROPOSALS_IN_COMMAND_MAX: usize = 8;
+/// How often two waiting proposals are proposed against the order of their stamps, in a thousand.
+const OUT_OF_ORDER_PER_MILLE: u64 = 150;
+
+impl World {
+    pub fn submit(&mut self, place: Place, request: Request) {
+        self.group(place).queue.push_back(request);
+        let after_ms = self.rng.below(3);
+        self.schedule(after_ms, Event::Pump { place });
+    }
+
+    /// A stamp of a node's guard.
+    pub fn node_stamp(&mut self, datacenter: usize, node: usize) -> Result<Timestamp, ClockError> {
+        let now_ms = self.now_ms;
+        let subject = &mut self.datacenters[datacenter].nodes[node];
+        let (stamped, wanted) = subject.stamp(now_ms);
+        let life = subject.life;
+        if wanted.is_some() {
+            let after_ms = self.sync_ms(datacenter);
+            self.schedule(after_ms, Event::BoundSynced { datacenter, node, life });
+        }
+        if matches!(stamped, Err(ClockError::WallClockJumped { .. } | ClockError::PeersDisagree { .. })) {
+            self.tally.add("… stamps refused by a clock guard", 1);
+        }
+        stamped
+    }
+
+    /// Proposes what waits, while there is a leader whose clock lets it.
+    pub fn pump(&mut self, place: Place) -> Checked {
+        let Some(leader) = self.group(place).leader else { return Ok(()) };
+        let mut flying = Vec::new();
+        while flying.len() < PROPOSALS_IN_COMMAND_MAX {
+            let Some(request) = self.group(place).queue.pop_front() else { break };
+            if request.deadline_ms < self.now_ms {
+                self.refused(request.operation_index);
+                continue;
+            }
+            match self.stamp_request(place, leader, &request)? {
+                Ok(stamp) => flying.push(Flying { request, stamp, awaited: true }),
+                Err(ClockError::WaitForBound { wait_ms, .. } | ClockError::RestartWait { wait_ms, .. }) => {
+                    self.group(place).queue.push_front(request);
+                    self.schedule(wait_ms.max(2), Event::Pump { place });
+                    break;
+                }
+                Err(_) => self.refused(request.operation_index),
+            }
+        }
+        if flying.is_empty() {
+            return Ok(());
+        }
+        if flying.len() > 1 && self.rng.chance(OUT_OF_ORDER_PER_MILLE) {
+            flying.swap(0, 1);
+            self.tally.add("shell: stamps proposed out of order", 1);
+        }
+        if self.has_bug(PlantedBug::AcknowledgeBeforeSync) {
+            for proposal in &flying {
+                self.acknowledge_early(proposal.request.operation_index, proposal.stamp);
+            }
+        }
+        let proposal = |flying: &Flying| Proposal {
+            request: flying.request.request,
+            stamp: flying.stamp,
+            operation: flying.request.operation.clone(),
+        };
+        let command = Command::Local(flying.iter().map(proposal).collect());
+        self.append(place, &command, Carries::Local(flying));
+        Ok(())
+    }
+
+    fn stamp_request(
+        &mut self,
+        place: Place,
+        leader: usize,
+        request: &Request,
+    ) -> Checked<Result<Stamp, ClockError>> {
+        let datacenter = &mut self.datacenters[place.datacenter];
+        let id = datacenter.id;
+        if !self.options.bug.is_some_and(|bug| bug == PlantedBug::ChunkStampNotObserved) {
+            datacenter.nodes[leader].guard.observe(request.seen); // rule 13
+        }
+        if self.has_bug(PlantedBug::WallClockStamp) {
+            let wall = self.datacenters[place.datacenter].nodes[leader].wall(self.now_ms);
+            let greatest = self.state(place)?.greatest;
+            let stamp = Stamp::new(wall.max(greatest.next()), id);
+            self.check_stamp(stamp.timestamp)?;
+            return Ok(Ok(stamp));
+        }
+        let stamped = self.node_stamp(place.datacenter, leader);
+        if let Ok(timestamp) = stamped {
+            self.check_stamp(timestamp)?;
+        }
+        Ok(stamped.map(|timestamp| Stamp::new(timestamp, id)))
+    }
+
+    /// Puts a command into a group's log; it commits when a majority has synced it.
+    pub fn append(&mut self, place: Place, command: &Command, carries: Carries) {
+        let commit_at_ms = self.now_ms + self.sync_ms(place.datacenter);
+        let group = self.group(place);
+        let through = group.append(Slot { command: command.encode(), carries });
+        group.commit_at_ms = group.commit_at_ms.max(commit_at_ms);
+        let (term, commit_at_ms) = (group.term, group.commit_at_ms);
+        self.schedule(commit_at_ms - self.now_ms, Event::Committed { place, term, through });
+    }
+
+    /// Proposes a pulled batch, or tells the stream why not.
+    pub fn propose_remote(&mut self, place: Place, source: usize, batch: Batch) -> Checked {
+        let Some(leader) = self.group(place).leader else {
+            return self.step_stream(place, source, StreamEvent::ApplyFailed { reason: "no leader".to_owned() });
+        };
+        let decode = |bytes: &bytes::Bytes| LogEntry::decode(bytes);
+        let entries: Vec<LogEntry> = batch.entries.iter().map(decode).collect::<Result<_, _>>().map_err(|error| {
+            Violation::new("C3", format!("an entry of datacenter {source} does not decode: {error}"))
+        })?;
+        let (places, last) = (entries.iter().map(LogEntry::cursor).collect(), entries.last().map(|entry| entry.stamp));
+        let now_ms = self.now_ms;
+        let node = &mut self.datacenters[place.datacenter].nodes[leader];
+        let wall = node.wall(now_ms);
+        if let (Some(stamp), false) = (last, self.options.bug == Some(PlantedBug::RemoteStampNotObserved))
+            && let Err(ClockError::Skewed { ahead_ms, .. }) = node.guard.observe_remote(wall, stamp.timestamp)
+        {
+            self.tally.add("… streams held for a clock", 1);
+            return self.step_stream(place, source, StreamEvent::Skewed { ahead_ms });
+        }
+        let carries = Carries::Remote { source, places, last, wall, awaited: true };
+        self.append(place, &Command::Remote(batch), carries);
+        Ok(())
+    }
+
+    /// A majority has synced a group's log through an index.
+    pub fn committed(&mut self, place: Place, term: u64, through: u64) -> Checked {
+        if self.group(place).term != term {
+            return Ok(());
+        }
+        self.apply_through(place, through)?;
+        self.group(place).snapshot_if_due();
+        self.answer_parked_pulls(place)
+    }
+
+    fn apply_through(&mut self, place: Place, through: u64) -> Checked {
+        let cursor_first = self.has_bug(PlantedBug::CursorBeforeApply);
+        while let Some((carries, response)) = self.group(place).apply_next(through, cursor_first)? {
+            match (carries, response) {
+                (Carries::Local(flying), Response::Local(outcomes)) if flying.len() == outcomes.len() => {
+                    for (proposal, outcome) in flying.into_iter().zip(outcomes) {
+                        self.land(place, proposal, outcome)?;
+                    }
+                    self.check_log(place)?;
+                }
+                (Carries::Remote { source, places, last, wall, awaited }, Response::Remote(outcome)) => {
+                    let event = match outcome {
+                        RemoteOutcome::Applied(cursor) => {
+                            self.check_remote_stamp(last, wall)?;
+                            let keys =
+                                self.oracle.merge(place.datacenter, place.group, source, &places)?;
+                            if !cursor_first {
+                                self.check_rows(place.datacenter, &keys)?;
+                            }
+                            StreamEvent::Applied { cursor }
+                        }
+                        RemoteOutcome::Ignored(cursor) => StreamEvent::Applied { cursor },
+                        RemoteOutcome::Rejected { reason, .. } => StreamEvent::Rejected { reason },
+                    };
+                    if awaited {
+                        self.step_stream(place, source, event)?;
+                    }
+                }
+                (Carries::Nothing, Response::Closed(_) | Response::Done) => {}
+                (carries, response) => {
+                    return Err(Violation::new("C2", format!("{carries:?} was answered with {response:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The outcome of one proposal.
+    fn land(&mut self, place: Place, flying: Flying, outcome: Outcome) -> Checked {
+        let Flying { request, stamp, awaited } = flying;
+        if let Outcome::Restamp { above } = outcome {
+            self.tally.add("… proposals restamped", 1);
+            if stamp.timestamp > above {
+                return Err(Violation::new("C11", format!("{stamp} is refused though it is above {above}")));
+            }
+            if let (true, Some(leader)) = (awaited, self.group(place).leader) {
+                self.datacenters[place.datacenter].nodes[leader].guard.observe(above);
+                self.group(place).queue.push_front(request);
+                self.schedule(1, Event::Pump { place });
+            }
+            return Ok(());
+        }
+        let outcomes = &mut self.oracle.datacenters[place.datacenter].groups[place.group].outcomes;
+        match outcomes.get(&request.request) {
+            Some(before) => {
+                self.tally.add("… requests answered from memory", 1);
+                if *before != outcome {
+                    let what = format!("a retry was answered with {outcome:?}, its first try with {before:?}");
+                    return Err(Violation::new("C2 (rule 11)", what));
+                }
+            }
+            None => {
+                outcomes.insert(request.request, outcome.clone());
+                self.record_commit(place, &request, stamp, &outcome)?;
+            }
+        }
+        if awaited {
+            self.finished(request.operation_index, &outcome);
+        }
+        Ok(())
+    }
+
+    /// A group's leader is gone, by a crash or by a transfer; of what it had not committed any prefix may survive.
+    pub fn lose_leader(&mut self, place: Place) -> Checked {
+        let uncommitted = self.group(place).uncommitted();
+        let kept = self.rng.index(uncommitted + 1);
+        self.tally.add("… un-synced commands survived", kept as u64);
+        self.tally.add("… un-synced commands lost", (uncommitted - kept) as u64);
+        let group = self.group(place);
+        group.term += 1;
+        group.leader = None;
+        group.commit_at_ms = 0;
+        group.parked.clear();
+        let mut unknown = Vec::new();
+        for carries in group.cut_suffix(kept) {
+            if let Carries::Local(flying) = carries {
+                unknown.extend(flying.into_iter().filter(|flying| flying.awaited));
+            }
+        }
+        let applied = group.applied;
+        for slot in group.log.iter_mut().skip(applied) {
+            match &mut slot.carries {
+                Carries::Local(flying) => {
+                    unknown.extend(flying.iter().filter(|flying| flying.awaited).cloned());
+                    flying.iter_mut().for_each(|flying| flying.awaited = false);
+                }
+                Carries::Remote { awaited, .. } => *awaited = false,
+                Carries::Nothing => {}
+            }
+        }
+        if self.options.bug.is_none() {
+            self.tally.add("C2 replay after a crash", 1);
+            self.group(place).check_replay()?;
+        }
+        for flying in unknown {
+            self.outcome_unknown(flying.request.operation_index);
+        }
+        for source in (0..DATACENTERS).filter(|source| *source != place.datacenter) {
+            self.datacenters[place.datacenter].sources[source].lanes[place.group].call = None;
+            self.step_stream(place, source, StreamEvent::LeadershipLost)?;
+        }
+        let (term, after_ms) = (self.group(place).term, self.rng.between(60, 400));
+        self.schedule(after_ms, Event::Election { place, term });
+        Ok(())
+    }
+
+    /// A node becomes the leader: it commits what its predecessor left, and only then serves (rule 9).
+    pub fn elect(&mut self, place: Place, term: u64) -> Checked {
+        let group = self.group(place);
+        if group.term != term || group.leader.is_some() {
+            return Ok(());
+        }
+        let preferred = self.rng.index(crate::NODES);
+        let Some(leader) = self.datacenters[place.datacenter].live_node(preferred) else { return Ok(()) };
+        self.group(place).leader = Some(leader);
+        self.apply_through(place, u64::MAX)?;
+        let state = self.state(place)?;
+        self.datacenters[place.datacenter].nodes[leader].guard.observe(state.greatest);
+        let to = self.datacenters[place.datacenter].incarnation;
+        if to > state.incarnation {
+            self.append(place, &Command::RaiseIncarnation { to }, Carries::Nothing);
+        }
+        for source in (0..DATACENTERS).filter(|source| *source != place.datacenter) {
+            let id = self.datacenters[source].id;
+            let cursor = queries::cursor(&self.group(place).kv, id).map_err(unreadable)?;
+            self.step_stream(place, source, StreamEvent::Started { cursor })?;
+        }
+        self.pump(place)
+    }
+
+    pub fn state(&self, place: Place) -> Checked<meridian_index::PartitionState> {
+        queries::state(&self.datacenters[place.datacenter].groups[place.group].kv).map_err(unreadable)
+    }
+
+    /// Closes groups, volumes and the registry, so that silence is not lag.
+    pub fn close_tick(&mut self, datacenter: usize) -> Checked {
+        let after_ms = self.rng.between(900, 1500);
+        self.schedule(after_ms, Event::CloseTick { datacenter });
+        let preferred = self.rng.index(crate::NODES);
+        let Some(node) = self.datacenters[datacenter].live_node(preferred) else { return Ok(()) };
+        let Ok(at) = self.node_stamp(datacenter, node) else { return Ok(()) };
+        let subject = &mut self.datacenters[datacenter];
+        subject.registry.closed = subject.registry.closed.max(at);
+        for volume in subject.registry.volumes.values_mut().filter(|volume| !volume.sealed) {
+            if subject.nodes[volume.primary].alive {
+                subject.nodes[volume.primary].guard.observe(at);
+                volume.close_through(at);
+            }
+        }
+        for group in 0..=self.partitions {
+            let place = Place { datacenter, group };
+            if let Some(leader) = self.group(place).leader {
+                self.datacenters[datacenter].nodes[leader].guard.observe(at);
+                self.append(place, &Command::Close(at), Carries::Nothing);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn unreadable(error: meridian_index::IndexError) -> Violation {
+    Violation::new("C2", format!("a row can't be read: {error}"))
+}
