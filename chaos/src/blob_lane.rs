@@ -67,22 +67,23 @@ impl World {
         let mirrored: Vec<_> = report.volumes.iter().filter(|volume| volume.mirrored_here).collect();
         for volume in &mirrored {
             let mirror = subject.mirrors.entry(volume.volume).or_default();
+            mirror.target = mirror.target.max(volume.committed);
             for range in &mirror.parked {
                 lane.watermark.park(volume.volume, GENERATION, range.clone()); // before what lies behind it counts
             }
             lane.watermark.have(volume.volume, GENERATION, mirror.have);
         }
-        let wanted: Vec<(VolumeId, u64)> = mirrored.iter().map(|volume| (volume.volume, volume.committed)).collect();
-        for (volume, committed) in wanted {
-            self.fetch(datacenter, source, volume, committed);
+        let volumes: Vec<VolumeId> = mirrored.iter().map(|volume| volume.volume).collect();
+        for volume in volumes {
+            self.fetch(datacenter, source, volume);
         }
     }
 
-    fn fetch(&mut self, datacenter: usize, source: usize, volume: VolumeId, committed: u64) {
+    fn fetch(&mut self, datacenter: usize, source: usize, volume: VolumeId) {
         let (now_ms, call) = (self.now_ms, self.name());
         let Some(mirror) = self.datacenters[datacenter].mirrors.get_mut(&volume) else { return };
         let under_way = mirror.fetching.is_some_and(|(_, until_ms)| until_ms > now_ms);
-        if let (Some(range), false, None) = (mirror.wanted(committed), under_way, &mirror.writing) {
+        if let (Some(range), false, None) = (mirror.wanted(), under_way, &mirror.writing) {
             mirror.fetching = Some((call, now_ms + CALL_DEADLINE_MS));
             let message = Message::Range { volume, from: range.start, to: range.end, call };
             self.send(datacenter, source, message);
@@ -152,9 +153,7 @@ impl World {
             mirror.unpark(&range);
             lane.watermark.unpark(volume, GENERATION, range);
         }
-        let committed = self.datacenters[source].registry.volumes.get(&volume).map_or(0, |volume| volume.committed);
-        let known = committed.min(self.datacenters[datacenter].mirrors[&volume].have); // the next report tells more
-        self.fetch(datacenter, source, volume, known);
+        self.fetch(datacenter, source, volume);
     }
 
     /// The lane's node is gone: what it had written and not synced, and all that it remembered.

@@ -31,6 +31,7 @@ mod rng;
 mod run;
 mod tally;
 mod volume;
+mod watermarks;
 mod workload;
 mod world;
 

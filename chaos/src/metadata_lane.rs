@@ -171,12 +171,13 @@ impl World {
     ) -> Checked {
         let now_ms = self.now_ms;
         let datacenter = &mut self.datacenters[place.datacenter];
-        let Some(leader) = datacenter.groups[place.group].leader else { return Ok(()) };
+        if datacenter.groups[place.group].leader.is_none() {
+            return Ok(());
+        }
         if now_ms - reading.1 <= CLOCK_READING_MS_MAX {
-            let node = &mut datacenter.nodes[leader];
-            let ours = node.wall(now_ms).unix_ms();
-            let offset_ms = i64::try_from(reading.0.unix_ms()).unwrap_or(i64::MAX) - i64::try_from(ours).unwrap_or(0);
-            node.heard_clock(source, offset_ms, now_ms);
+            for node in datacenter.nodes.iter_mut().filter(|node| node.alive) {
+                node.heard_clock(source, reading.0, now_ms);
+            }
         }
         let lane = self.lane(place, source);
         if lane.call != Some(call) {

@@ -11,7 +11,7 @@ use meridian_types::Timestamp;
 /// Virtual time zero in Unix milliseconds.
 pub const START_UNIX_MS: u64 = 1_790_000_000_000;
 /// How long a peer's clock reading counts.
-const PEER_OFFSET_FRESH_MS: u64 = 5_000;
+const PEER_CLOCK_FRESH_MS: u64 = 5_000;
 
 pub struct Node {
     pub alive: bool,
@@ -24,13 +24,14 @@ pub struct Node {
     pub guard: ClockGuard,
     pub bound_on_disk: Timestamp,
     pub bound_syncing: Option<Timestamp>,
-    /// Their clock minus ours, and when it was read.
-    peer_offsets: BTreeMap<usize, (i64, u64)>,
+    /// Their wall clock minus our monotonic one, and when it was read. Not minus our wall clock: a reading from before
+    /// a jump would vouch for the clock after it.
+    peer_clocks: BTreeMap<usize, (i64, u64)>,
 }
 
 impl Node {
     pub fn new(offset_ms: i64) -> Self {
-        Self {
+        let mut node = Self {
             alive: true,
             life: 0,
             offset_ms,
@@ -38,8 +39,10 @@ impl Node {
             guard: ClockGuard::new(ClockConfig::default(), None),
             bound_on_disk: Timestamp::ZERO,
             bound_syncing: None,
-            peer_offsets: BTreeMap::new(),
-        }
+            peer_clocks: BTreeMap::new(),
+        };
+        node.restart(0);
+        node
     }
 
     pub fn wall(&self, now_ms: u64) -> Timestamp {
@@ -49,11 +52,12 @@ impl Node {
     /// The next stamp, and the bound to sync now, if any.
     pub fn stamp(&mut self, now_ms: u64) -> (Result<Timestamp, ClockError>, Option<Timestamp>) {
         let wall = self.wall(now_ms);
-        let fresh = self.peer_offsets.values().filter(|(_, at_ms)| at_ms + PEER_OFFSET_FRESH_MS >= now_ms);
-        let offsets: Vec<i64> = fresh.map(|(offset_ms, _)| *offset_ms).collect();
+        let ours_ms = wall.unix_ms().cast_signed() - now_ms.cast_signed();
+        let fresh = self.peer_clocks.values().filter(|(_, at_ms)| at_ms + PEER_CLOCK_FRESH_MS >= now_ms);
+        let offsets: Vec<i64> = fresh.map(|(theirs_ms, _)| theirs_ms - ours_ms).collect();
         // What these two find is kept by the guard: `next` and `bound_wanted` refuse by it.
-        let _ = self.guard.check_wall(wall, now_ms);
         let _ = self.guard.check_peers(&offsets);
+        let _ = self.guard.check_wall(wall, now_ms);
         let wanted = self.guard.bound_wanted(wall).filter(|_| self.bound_syncing.is_none());
         if wanted.is_some() {
             self.bound_syncing = wanted;
@@ -68,8 +72,8 @@ impl Node {
         }
     }
 
-    pub fn heard_clock(&mut self, peer: usize, offset_ms: i64, now_ms: u64) {
-        self.peer_offsets.insert(peer, (offset_ms, now_ms));
+    pub fn heard_clock(&mut self, peer: usize, wall: Timestamp, now_ms: u64) {
+        self.peer_clocks.insert(peer, (wall.unix_ms().cast_signed() - now_ms.cast_signed(), now_ms));
     }
 
     /// Power off. A bound that was on its way to the disk is there or not.
@@ -81,10 +85,11 @@ impl Node {
         self.life += 1;
     }
 
-    pub fn restart(&mut self) {
+    pub fn restart(&mut self, now_ms: u64) {
         self.alive = true;
-        self.peer_offsets.clear();
+        self.peer_clocks.clear();
         let bound = Some(self.bound_on_disk).filter(|bound| *bound > Timestamp::ZERO);
         self.guard = ClockGuard::new(ClockConfig::default(), bound);
+        let _ = self.guard.check_wall(self.wall(now_ms), now_ms); // a later jump is judged by this
     }
 }

@@ -299,12 +299,28 @@ impl World {
     }
 
     /// Closes groups, volumes and the registry, so that silence is not lag.
-    pub fn close_tick(&mut self, datacenter: usize) -> Checked {
+    pub fn close_tick(&mut self, datacenter: usize) {
         let after_ms = self.rng.between(900, 1500);
         self.schedule(after_ms, Event::CloseTick { datacenter });
         let preferred = self.rng.index(crate::NODES);
-        let Some(node) = self.datacenters[datacenter].live_node(preferred) else { return Ok(()) };
-        let Ok(at) = self.node_stamp(datacenter, node) else { return Ok(()) };
+        if let Some(node) = self.datacenters[datacenter].live_node(preferred) {
+            self.close(datacenter, node);
+        }
+    }
+
+    /// Closes at a stamp of this node, for which it waits.
+    pub fn close(&mut self, datacenter: usize, node: usize) {
+        if !self.datacenters[datacenter].nodes[node].alive {
+            return;
+        }
+        let at = match self.node_stamp(datacenter, node) {
+            Ok(at) => at,
+            Err(ClockError::WaitForBound { wait_ms, .. } | ClockError::RestartWait { wait_ms, .. }) => {
+                self.schedule(wait_ms.max(2), Event::Close { datacenter, node });
+                return;
+            }
+            Err(_) => return, // at the next tick another clock may do
+        };
         let subject = &mut self.datacenters[datacenter];
         subject.registry.closed = subject.registry.closed.max(at);
         for volume in subject.registry.volumes.values_mut().filter(|volume| !volume.sealed) {
@@ -320,7 +336,6 @@ impl World {
                 self.append(place, &Command::Close(at), Carries::Nothing);
             }
         }
-        Ok(())
     }
 }
 

@@ -106,6 +106,8 @@ impl Volume {
 pub struct Mirror {
     /// Durable bytes, parked ranges aside.
     pub have: u64,
+    /// The greatest committed offset that the source has told.
+    pub target: u64,
     /// Written and not yet synced.
     pub writing: Option<Range<u64>>,
     pub parked: Vec<Range<u64>>,
@@ -123,9 +125,9 @@ impl Mirror {
     }
 
     /// The range to fetch next: what is new first, then what was parked.
-    pub fn wanted(&self, committed: u64) -> Option<Range<u64>> {
-        if self.have < committed {
-            return Some(self.have..committed);
+    pub fn wanted(&self) -> Option<Range<u64>> {
+        if self.have < self.target {
+            return Some(self.have..self.target);
         }
         self.parked.first().cloned()
     }
@@ -183,7 +185,7 @@ mod tests {
     fn a_parked_range_is_not_held() {
         let mirror = Mirror { have: 300, parked: vec![Range { start: 100, end: 200 }], ..Mirror::default() };
         assert!(mirror.holds(&(0..100)) && mirror.holds(&(200..300)) && !mirror.holds(&(150..250)));
-        assert_eq!(mirror.wanted(300), Some(100..200));
-        assert_eq!(mirror.wanted(400), Some(300..400));
+        assert_eq!(mirror.wanted(), Some(100..200));
+        assert_eq!(Mirror { target: 400, ..mirror }.wanted(), Some(300..400));
     }
 }

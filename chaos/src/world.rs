@@ -38,6 +38,7 @@ pub enum Event {
     VolumesPoll { datacenter: usize, source: usize },
     MirrorSynced { datacenter: usize, volume: VolumeId, life: u32 },
     CloseTick { datacenter: usize },
+    Close { datacenter: usize, node: usize },
     Probe,
     Fault(Fault),
     FaultEnds(Fault),
@@ -91,6 +92,8 @@ pub struct World {
     pub tally: Tally,
     /// Calls and other names that are used once.
     pub names: u64,
+    /// The run is over: everything is everywhere.
+    pub converged: bool,
     /// Links, disks and clocks are healed for good.
     pub healed_at_ms: Option<u64>,
     /// The furthest that a clock was ahead when its guard began to believe it.
@@ -126,6 +129,7 @@ impl World {
             partitions,
             tally: Tally::default(),
             names: 0,
+            converged: false,
             healed_at_ms: None,
             believed_offset_ms_max: 120,
             disk_copies: BTreeMap::new(),
@@ -212,7 +216,14 @@ impl World {
                 self.mirror_synced(datacenter, volume, life);
                 Ok(())
             }
-            Event::CloseTick { datacenter } => self.close_tick(datacenter),
+            Event::CloseTick { datacenter } => {
+                self.close_tick(datacenter);
+                Ok(())
+            }
+            Event::Close { datacenter, node } => {
+                self.close(datacenter, node);
+                Ok(())
+            }
             Event::Probe => self.probe(),
             Event::Fault(fault) => self.strike(&fault),
             Event::FaultEnds(fault) => self.end_fault(&fault),

@@ -83,6 +83,13 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it was started and has ended by itself.
+    fn has_ended(&self) -> bool {
+        let Some(child) = &self.child else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, state)| state.trim_start().starts_with('Z'))
+    }
+
     fn wait(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.wait()?;

@@ -78,7 +78,11 @@ impl S3 {
         body: impl Into<Bytes>,
     ) -> Result<Answer> {
         let body = body.into();
+        let with_length = method == Method::PUT || method == Method::POST;
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.endpoint));
+        if with_length {
+            request = request.header("content-length", body.len()); // hyper leaves it out for an empty body
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

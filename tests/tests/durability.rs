@@ -331,7 +331,11 @@ async fn a_power_cut_behind_a_lying_sync_is_caught() -> Result<()> {
         }
     };
     let random = Random::of_test("a lying sync");
-    let mut cluster = start_small(1, Some(disk.path().join("cluster"))).await?;
+    // Roomy limits: no volume may be made whose registration is then lost, for such a node would rightly not start.
+    let directory = Some(disk.path().join("cluster"));
+    let options = ClusterOptions { datacenters: 1, directory, ..ClusterOptions::new(Shape::Nodes) };
+    let mut cluster = Cluster::start(options).await?;
+    cluster.s3("dc-a").create_bucket(BUCKET).await?;
     cluster.kill_all()?;
     let lying = SyncFault::new(SyncAnswer::Success, "1+", files_of_kind(&cluster, METADATA_LOGS)?)?;
     cluster.set_wrapper(Some(("dc-a".to_owned(), lying.wrapper())));

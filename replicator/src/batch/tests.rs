@@ -1,3 +1,5 @@
+//! Tests of `batch`.
+
 use meridian_types::Stamp;
 use proptest::prelude::*;
 

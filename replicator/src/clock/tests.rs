@@ -1,3 +1,5 @@
+//! Tests of `clock`.
+
 use proptest::prelude::*;
 
 use super::*;

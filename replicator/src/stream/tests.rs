@@ -1,3 +1,5 @@
+//! Tests of `stream`.
+
 use bytes::Bytes;
 use meridian_types::{DatacenterId, EntryHash, Incarnation, LogPosition, Sequence, Stamp, Timestamp};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of `watermark`.
+
 use meridian_types::DatacenterId;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of `record`.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

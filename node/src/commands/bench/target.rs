@@ -108,7 +108,7 @@ impl Hosted {
 
 /// A base whose first ports are free now; below the range that the kernel gives to outgoing connections.
 fn free_port_base() -> Result<u16> {
-    for base in (10_000..32_000).step_by(100) {
+    for base in (10_000..32_000).step_by(100).rev() {
         let free = (0..5).all(|offset| std::net::TcpListener::bind(("127.0.0.1", base + offset)).is_ok());
         if free {
             return Ok(base);

@@ -1,3 +1,5 @@
+//! Tests of `store`.
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 

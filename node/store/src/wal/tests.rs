@@ -1,3 +1,5 @@
+//! Tests of `wal`.
+
 use std::path::Path;
 
 use meridian_index::kv::{KvRead, Step, WriteSet};

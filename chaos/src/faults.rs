@@ -1,0 +1,272 @@
+//! What strikes: links, power, clocks, disks. Which, where, when and for how long is drawn at the start of a run.
+//!
+//! Invariants: every fault of a run has ended when the healed phase begins; what a fault took back, it takes back once.
+
+use crate::blob_lane::DRIVER;
+use crate::datacenter::{Place, SYNC_MS_MAX};
+use crate::run::SAFETY_MS;
+use crate::workload::State;
+use crate::world::{Event, World};
+use crate::{Checked, DATACENTERS, NODES};
+
+/// Faults of a run.
+const FAULTS_PER_RUN: (u64, u64) = (6, 12);
+/// How long one lasts.
+const DURATION_MS: (u64, u64) = (300, 4_000);
+/// How long a datacenter is down while its disks are restored: longer than any clock was ahead before.
+const RESTORE_MS: u64 = 5_000;
+/// The furthest that a clock is wrong at a boot. What a node stamps before it has heard its peers is as wrong, and a run
+/// must outlast that.
+const BOOT_OFFSET_MS_MAX: i64 = 4_000;
+
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Ways that carry nothing.
+    Cut { name: &'static str, ways: Vec<(usize, usize)> },
+    Loss(u64),
+    Duplication(u64),
+    Reordering(u64),
+    Corruption(u64),
+    CrashNode { datacenter: usize, node: usize },
+    CrashDatacenter { datacenter: usize },
+    LeaderChange(Place),
+    /// The wall clock leaps under a running node.
+    ClockJump { datacenter: usize, node: usize, by_ms: i64 },
+    /// A node starts again with a clock that is wrong.
+    SkewedRestart { datacenter: usize, node: usize, by_ms: i64 },
+    SlowDisk { datacenter: usize, sync_ms_max: u64 },
+    CopyDisks { datacenter: usize },
+    RestoreDisks { datacenter: usize },
+    /// The end of all faults.
+    Heal,
+}
+
+impl World {
+    pub fn schedule_faults(&mut self) {
+        for _ in 0..self.rng.between(FAULTS_PER_RUN.0, FAULTS_PER_RUN.1) {
+            let (fault, after_ms) = (self.draw_fault(), self.rng.between(300, SAFETY_MS - 1_000));
+            let duration_ms = self.rng.between(DURATION_MS.0, DURATION_MS.1);
+            self.schedule(after_ms, Event::Fault(fault.clone()));
+            self.schedule(after_ms + duration_ms, Event::FaultEnds(fault));
+        }
+        if self.rng.chance(self.options.restore_per_mille) {
+            let datacenter = self.rng.index(DATACENTERS);
+            let copied_ms = self.rng.between(1_500, 4_000);
+            let restored_ms = copied_ms + self.rng.between(200, 2_500);
+            self.schedule(copied_ms, Event::Fault(Fault::CopyDisks { datacenter }));
+            self.schedule(restored_ms, Event::Fault(Fault::RestoreDisks { datacenter }));
+        }
+        self.schedule(SAFETY_MS, Event::Fault(Fault::Heal));
+    }
+
+    fn draw_fault(&mut self) -> Fault {
+        let (datacenter, node) = (self.rng.index(DATACENTERS), self.rng.index(NODES));
+        let other = (datacenter + 1 + self.rng.index(DATACENTERS - 1)) % DATACENTERS;
+        let group = self.rng.index(self.partitions + 1);
+        match self.rng.below(16) {
+            0 => {
+                let mut ways = vec![(datacenter, other), (other, datacenter)];
+                if self.rng.chance(500) {
+                    let third = DATACENTERS - datacenter - other;
+                    ways.extend([(datacenter, third), (third, datacenter)]); // alone
+                }
+                Fault::Cut { name: "cut: symmetric", ways }
+            }
+            1 => Fault::Cut { name: "cut: one-way", ways: vec![(datacenter, other)] },
+            2 => Fault::Cut { name: "cut: A-C only", ways: vec![(0, 2), (2, 0)] },
+            3 => Fault::Loss(self.rng.between(50, 400)),
+            4 => Fault::Duplication(self.rng.between(100, 500)),
+            5 => Fault::Reordering(self.rng.between(100, 600)),
+            6 => Fault::Corruption(self.rng.between(200, 900)),
+            7 | 8 => Fault::CrashNode { datacenter, node },
+            9 => Fault::CrashDatacenter { datacenter },
+            10 | 11 => Fault::LeaderChange(Place { datacenter, group }),
+            12 | 13 => {
+                let by_ms = i64::try_from(self.rng.between(2_000, 60_000)).expect("small");
+                let by_ms = if self.rng.chance(400) { -by_ms } else { by_ms };
+                Fault::ClockJump { datacenter, node, by_ms }
+            }
+            14 => {
+                let by_ms = i64::try_from(self.rng.between(700, 4_000)).expect("small");
+                let by_ms = if self.rng.chance(250) { -by_ms } else { by_ms };
+                Fault::SkewedRestart { datacenter, node, by_ms }
+            }
+            _ => Fault::SlowDisk { datacenter, sync_ms_max: self.rng.between(100, 600) },
+        }
+    }
+
+    /// A fault begins.
+    pub fn strike(&mut self, fault: &Fault) -> Checked {
+        if self.healed_at_ms.is_some() {
+            return Ok(());
+        }
+        match fault {
+            Fault::Cut { name, ways } => {
+                self.tally.add(name, 1);
+                ways.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+            }
+            Fault::Loss(per_mille) => {
+                self.tally.add("link: loss", 1);
+                self.network.loss_per_mille = *per_mille;
+            }
+            Fault::Duplication(per_mille) => {
+                self.tally.add("link: duplication", 1);
+                self.network.duplicate_per_mille = *per_mille;
+            }
+            Fault::Reordering(per_mille) => {
+                self.tally.add("link: reordering", 1);
+                self.network.reorder_per_mille = *per_mille;
+            }
+            Fault::Corruption(per_mille) => self.network.corrupt_per_mille = *per_mille,
+            Fault::CrashNode { datacenter, node } => {
+                self.tally.add("crash: node", 1);
+                let down_ms = self.rng.between(50, 1_500);
+                self.crash(*datacenter, *node, down_ms)?;
+            }
+            Fault::CrashDatacenter { datacenter } => {
+                self.tally.add("crash: datacenter", 1);
+                for node in 0..NODES {
+                    let down_ms = self.rng.between(50, 1_500);
+                    self.crash(*datacenter, node, down_ms)?;
+                }
+            }
+            Fault::LeaderChange(place) => {
+                if self.group(*place).leader.is_some() {
+                    self.tally.add("leader change", 1);
+                    self.lose_leader(*place)?;
+                }
+            }
+            Fault::ClockJump { datacenter, node, by_ms } => {
+                self.tally.add("clock: jump", 1);
+                self.datacenters[*datacenter].nodes[*node].offset_ms += by_ms;
+            }
+            Fault::SkewedRestart { datacenter, node, by_ms } => {
+                self.tally.add("clock: skew beyond the limit", 1);
+                let down_ms = self.rng.between(50, 300);
+                self.crash(*datacenter, *node, down_ms)?;
+                let subject = &mut self.datacenters[*datacenter].nodes[*node];
+                subject.offset_ms = subject.offset_base_ms + by_ms;
+            }
+            Fault::SlowDisk { datacenter, sync_ms_max } => {
+                self.tally.add("disk: slow", 1);
+                self.datacenters[*datacenter].sync_ms_max = *sync_ms_max;
+            }
+            Fault::CopyDisks { datacenter } => {
+                for group in &mut self.datacenters[*datacenter].groups {
+                    group.settle_late_writes();
+                }
+                let copy = self.datacenters[*datacenter].copy_disks(&self.oracle.datacenters[*datacenter]);
+                self.disk_copies.insert(*datacenter, copy);
+            }
+            Fault::RestoreDisks { datacenter } => self.restore_disks(*datacenter)?,
+            Fault::Heal => self.heal(),
+        }
+        Ok(())
+    }
+
+    pub fn end_fault(&mut self, fault: &Fault) -> Checked {
+        if self.healed_at_ms.is_some() {
+            return Ok(());
+        }
+        match fault {
+            Fault::Cut { ways, .. } => ways.iter().for_each(|(from, to)| self.network.mend(*from, *to)),
+            Fault::Loss(_) => self.network.loss_per_mille = 0,
+            Fault::Duplication(_) => self.network.duplicate_per_mille = 0,
+            Fault::Reordering(_) => self.network.reorder_per_mille = 0,
+            Fault::Corruption(_) => self.network.corrupt_per_mille = 0,
+            Fault::ClockJump { datacenter, node, .. } | Fault::SkewedRestart { datacenter, node, .. } => {
+                let subject = &mut self.datacenters[*datacenter].nodes[*node];
+                subject.offset_ms = subject.offset_base_ms;
+            }
+            Fault::SlowDisk { datacenter, .. } => self.datacenters[*datacenter].sync_ms_max = SYNC_MS_MAX,
+            _ => {} // it ends by itself
+        }
+        Ok(())
+    }
+
+    /// A node loses its power, and is back after a while.
+    pub fn crash(&mut self, datacenter: usize, node: usize, down_ms: u64) -> Checked {
+        let bound_arrived = self.rng.chance(500);
+        let subject = &mut self.datacenters[datacenter].nodes[node];
+        if !subject.alive {
+            return Ok(());
+        }
+        subject.crash(bound_arrived);
+        let life = subject.life;
+        for volume in self.datacenters[datacenter].registry.volumes.values_mut() {
+            if volume.primary == node && !volume.sealed {
+                volume.crash(self.rng.chance(500));
+            }
+        }
+        if node == DRIVER {
+            self.crash_blob_lane(datacenter);
+        }
+        for group in 0..=self.partitions {
+            let place = Place { datacenter, group };
+            if self.group(place).leader == Some(node) {
+                self.lose_leader(place)?;
+            }
+        }
+        self.schedule(down_ms, Event::NodeUp { datacenter, node, life });
+        Ok(())
+    }
+
+    pub fn node_up(&mut self, datacenter: usize, node: usize, life: u32) -> Checked {
+        let now_ms = self.now_ms;
+        let subject = &mut self.datacenters[datacenter].nodes[node];
+        if subject.alive || subject.life != life {
+            return Ok(());
+        }
+        if (subject.offset_ms - subject.offset_base_ms).abs() > BOOT_OFFSET_MS_MAX {
+            subject.offset_ms = subject.offset_base_ms; // the boot has set the clock
+        }
+        subject.restart(now_ms);
+        self.believed_offset_ms_max = self.believed_offset_ms_max.max(subject.offset_ms);
+        for group in 0..=self.partitions {
+            let place = Place { datacenter, group };
+            let (term, after_ms) = (self.group(place).term, self.rng.between(20, 200));
+            if self.group(place).leader.is_none() {
+                self.schedule(after_ms, Event::Election { place, term });
+            }
+        }
+        Ok(())
+    }
+
+    /// A datacenter comes back with all its disks as they were when they were copied (rule 7). What it acknowledged
+    /// since is forgotten there; its boot counters tell, so it starts a new incarnation of its log.
+    fn restore_disks(&mut self, datacenter: usize) -> Checked {
+        let Some(copy) = self.disk_copies.remove(&datacenter) else { return Ok(()) };
+        self.tally.add("disk: restored", 1);
+        for node in 0..NODES {
+            self.crash(datacenter, node, RESTORE_MS)?;
+            let (alive, life) =
+                (self.datacenters[datacenter].nodes[node].alive, self.datacenters[datacenter].nodes[node].life);
+            debug_assert!(!alive, "just crashed");
+            self.datacenters[datacenter].nodes[node].life = life + 1; // also where it was down already
+            self.schedule(RESTORE_MS, Event::NodeUp { datacenter, node, life: life + 1 });
+        }
+        self.datacenters[datacenter].restore(&copy);
+        if !self.has_bug(crate::PlantedBug::RestoredDiskUnnoticed) {
+            self.datacenters[datacenter].incarnation.0 += 1;
+        }
+        for (operation_index, operation) in self.operations.iter_mut().enumerate() {
+            if operation.datacenter != datacenter {
+                continue;
+            }
+            match operation.state {
+                State::Acknowledged(stamp) if copy.model.groups[operation.group].applied.contains(&stamp) => {}
+                State::Refused => {}
+                State::Acknowledged(_) | State::Running | State::Unknown => {
+                    operation.forgotten = true;
+                    operation.state = State::Unknown;
+                    self.oracle.commits.remove(&operation_index);
+                }
+            }
+        }
+        for group in &mut self.datacenters[datacenter].groups {
+            group.queue.clear();
+        }
+        self.oracle.datacenters[datacenter] = copy.model;
+        Ok(())
+    }
+}

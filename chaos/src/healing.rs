@@ -1,0 +1,242 @@
+//! The healed phase: every fault ends, and within a bound everything must have come everywhere (C8). Then the last
+//! checks are made.
+//!
+//! Invariant: after a restored disk only what rule 7 promises is demanded of that datacenter's log, until full sync
+//! exists: a peer has the same history, or its stream is held and says so.
+
+use meridian_index::{Condition, queries};
+use meridian_replicator::{HoldReason, StreamState};
+
+use crate::datacenter::{Place, SYNC_MS_MAX};
+use crate::proposer::unreadable;
+use crate::rng::mix;
+use crate::workload::{Kind, State};
+use crate::world::{Event, World};
+use crate::{Checked, DATACENTERS, NODES, Violation};
+
+/// Everything is everywhere so long after the last fault, at the latest: the longest hold of a stream, the furthest
+/// clock, and some.
+pub const LIVENESS_MS_MAX: u64 = 30_000;
+
+impl World {
+    pub fn heal(&mut self) {
+        self.healed_at_ms = Some(self.now_ms);
+        self.network.heal();
+        for datacenter in 0..DATACENTERS {
+            self.datacenters[datacenter].sync_ms_max = SYNC_MS_MAX;
+            for node in 0..NODES {
+                let subject = &mut self.datacenters[datacenter].nodes[node];
+                subject.offset_ms = subject.offset_base_ms;
+            }
+        }
+    }
+
+    /// Whether the run is over: one more write of each datacenter has been acknowledged, and all is everywhere.
+    pub fn has_converged(&mut self) -> Checked<bool> {
+        let Some(healed_at_ms) = self.healed_at_ms else { return Ok(false) };
+        let mut acknowledged = 0;
+        for datacenter in 0..DATACENTERS {
+            let of_mine = |operation: &&crate::workload::Operation| {
+                operation.after_heal && operation.datacenter == datacenter && operation.kind == Kind::Put(Condition::None)
+            };
+            let mine: Vec<State> = self.operations.iter().filter(of_mine).map(|operation| operation.state).collect();
+            if mine.iter().any(|state| matches!(state, State::Acknowledged(_))) {
+                acknowledged += 1;
+            } else if !mine.contains(&State::Running) {
+                self.start(datacenter, Kind::Put(Condition::None), (0, datacenter));
+            }
+        }
+        if acknowledged < DATACENTERS || self.operations.iter().any(|operation| operation.state == State::Running) {
+            return Ok(false);
+        }
+        Ok(self.lag(healed_at_ms)?.is_none())
+    }
+
+    /// What is not everywhere yet.
+    pub fn lag(&self, healed_at_ms: u64) -> Checked<Option<String>> {
+        let healed = meridian_types::Timestamp::from_unix_ms(crate::node::START_UNIX_MS + healed_at_ms);
+        for datacenter in 0..DATACENTERS {
+            for source in (0..DATACENTERS).filter(|source| *source != datacenter) {
+                let mut has_held = false;
+                for group in 0..=self.partitions {
+                    if self.is_held_after_restore(datacenter, source, group) {
+                        has_held = true;
+                        continue;
+                    }
+                    let kv = &self.datacenters[datacenter].groups[group].kv;
+                    let cursor = queries::cursor(kv, self.datacenters[source].id).map_err(unreadable)?;
+                    let head = self.head(Place { datacenter: source, group })?;
+                    if cursor.position != head.position || cursor.applied_through < healed {
+                        let state = self.datacenters[datacenter].sources[source].lanes[group].stream.state();
+                        return Ok(Some(format!("{source}→{datacenter} group {group}: {cursor:?} of {head:?}, {state:?}")));
+                    }
+                }
+                let watermark = &self.datacenters[datacenter].sources[source].watermark;
+                if !has_held && watermark.value() < healed {
+                    let held_by = watermark.held_by();
+                    return Ok(Some(format!("{source}→{datacenter}: W_data {:?} held by {held_by:?}", watermark.value())));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Rule 7: the source went back in time, and this stream has noticed.
+    fn is_held_after_restore(&self, datacenter: usize, source: usize, group: usize) -> bool {
+        let state = self.datacenters[datacenter].sources[source].lanes[group].stream.state();
+        let is_held = matches!(
+            state,
+            StreamState::Held { reason: HoldReason::Refused(_) | HoldReason::NeedsFullSync | HoldReason::BadEntry(_), .. }
+        );
+        self.datacenters[source].restored && is_held
+    }
+
+    /// The checks at the end of a run that has converged.
+    pub fn check_end(&mut self) -> Checked {
+        self.tally.add("C8 progress after heal", 1);
+        self.check_histories()?;
+        self.check_conflicts()?;
+        let is_restored = self.datacenters.iter().any(|datacenter| datacenter.restored);
+        if !is_restored {
+            self.check_fingerprints()?;
+        }
+        for datacenter in 0..DATACENTERS {
+            let keys: Vec<_> = self.oracle.datacenters[datacenter].rows.keys().copied().collect();
+            self.check_rows(datacenter, &keys)?;
+            self.list(datacenter)?;
+            self.check_winners(datacenter)?;
+        }
+        Ok(())
+    }
+
+    /// Every stream that is not held stands in its source's own history, hash and all.
+    fn check_histories(&mut self) -> Checked {
+        for datacenter in 0..DATACENTERS {
+            for source in (0..DATACENTERS).filter(|source| *source != datacenter) {
+                for group in 0..=self.partitions {
+                    let restored = self.datacenters[source].restored;
+                    self.tally.add("rule 7 after a restore: refused or the same history", u64::from(restored));
+                    if self.is_held_after_restore(datacenter, source, group) {
+                        continue;
+                    }
+                    let id = self.datacenters[source].id;
+                    let kv = &self.datacenters[datacenter].groups[group].kv;
+                    let at = queries::cursor(kv, id).map_err(unreadable)?.position;
+                    let kv = &self.datacenters[source].groups[group].kv;
+                    let there = queries::entry_hash_at(kv, id, at.incarnation, at.sequence).map_err(unreadable)?;
+                    if there != Some(at.hash) {
+                        let what = format!("{datacenter} follows {source} at {at:?}, where {source} has {there:?}");
+                        return Err(Violation::new("C3 (rule 7)", what));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_conflicts(&mut self) -> Checked {
+        for datacenter in 0..DATACENTERS {
+            for group in 0..self.partitions {
+                let kv = &self.datacenters[datacenter].groups[group].kv;
+                let recorded = queries::conflicts(kv, None, usize::MAX).map_err(unreadable)?;
+                let mut pairs = std::collections::BTreeMap::new();
+                for row in recorded {
+                    if let meridian_index::ConflictRow::Object { winner, loser, .. } = row {
+                        pairs.insert(loser, winner);
+                    }
+                }
+                self.tally.add("conflicts are the concurrent losers", 1);
+                self.tally.add("… conflicts recorded", pairs.len() as u64);
+                let expected = &self.oracle.datacenters[datacenter].groups[group].conflicts;
+                if pairs != *expected {
+                    let what = format!("datacenter {datacenter} group {group} records {pairs:?}, losers are {expected:?}");
+                    return Err(Violation::new("promise 4 (rule 16)", what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fingerprints(&mut self) -> Checked {
+        let mut prints = Vec::new();
+        for datacenter in 0..DATACENTERS {
+            prints.push(self.fingerprint(datacenter)?);
+        }
+        self.tally.add("C3 equal fingerprints", 1);
+        if prints.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(Violation::new("C3", format!("fingerprints differ: {prints:x?}")));
+        }
+        self.note(prints[0], 3);
+        Ok(())
+    }
+
+    /// Of all that a client of a datacenter can see.
+    fn fingerprint(&self, datacenter: usize) -> Checked<u64> {
+        let mut print = 0;
+        let mut add = |bytes: &[u8]| {
+            print = bytes.iter().fold(mix(print ^ bytes.len() as u64), |print, byte| mix(print ^ u64::from(*byte)));
+        };
+        for bucket in 0..self.buckets.len() {
+            for (item, etag) in self.list_all(datacenter, bucket, "", None, 5)? {
+                add(item.as_bytes());
+                add(etag.unwrap_or_default().as_bytes());
+            }
+            for key in 0..self.keys.len() {
+                if let Some(version) = self.row(datacenter, (bucket, key))? {
+                    add(&version.stamp.to_bytes());
+                    add(&[u8::from(version.kind.is_visible())]);
+                }
+            }
+        }
+        let catalog = &self.datacenters[datacenter].groups[self.partitions].kv;
+        for row in queries::buckets(catalog).map_err(unreadable)? {
+            add(format!("{row:?}").as_bytes());
+        }
+        Ok(print)
+    }
+
+    /// C2: what was acknowledged is not above what stands; what was refused has not happened.
+    fn check_winners(&mut self, datacenter: usize) -> Checked {
+        for (operation_index, operation) in self.operations.iter().enumerate() {
+            let has_happened = self.oracle.commits.contains_key(&operation_index);
+            if operation.state == State::Refused && has_happened {
+                return Err(Violation::new("C2", format!("refused, and yet committed: {operation:?}")));
+            }
+            let State::Acknowledged(stamp) = operation.state else { continue };
+            let (origin, group) = (operation.datacenter, operation.group);
+            if origin != datacenter && self.is_held_after_restore(datacenter, origin, group) {
+                continue;
+            }
+            self.tally.add("C2 acknowledged <= winner, at the end", 1);
+            let winner = match operation.kind {
+                Kind::CreateBucket | Kind::UpdateBucket => {
+                    let name = self.buckets[operation.key.0].name.parse().expect("a valid name");
+                    let catalog = &self.datacenters[datacenter].groups[self.partitions].kv;
+                    queries::bucket(catalog, &name).map_err(unreadable)?.map(|row| row.updated)
+                }
+                _ => self.row(datacenter, operation.key)?.map(|row| row.stamp),
+            };
+            if winner.is_none_or(|winner| winner < stamp) {
+                let what = format!("{stamp} was acknowledged, {datacenter} shows {winner:?}: {operation:?}");
+                return Err(Violation::new("C2", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first events of a run.
+    pub fn start_run(&mut self) {
+        for datacenter in 0..DATACENTERS {
+            for group in 0..=self.partitions {
+                self.schedule(1, Event::Election { place: Place { datacenter, group }, term: 0 });
+            }
+            self.schedule(10 + 300 * datacenter as u64, Event::CloseTick { datacenter });
+            for source in (0..DATACENTERS).filter(|source| *source != datacenter) {
+                self.schedule(20, Event::VolumesPoll { datacenter, source });
+            }
+        }
+        self.schedule(30, Event::NextOperation);
+        self.schedule(100, Event::Probe);
+        self.schedule_faults();
+    }
+}
