@@ -13,6 +13,8 @@ use crate::{Checked, DATACENTERS, NODES};
 const FAULTS_PER_RUN: (u64, u64) = (6, 12);
 /// How long one lasts.
 const DURATION_MS: (u64, u64) = (300, 4_000);
+/// How often in a thousand milliseconds a crash goes on waiting for something that it can interrupt.
+const WAITING_PER_MILLE: u64 = 980;
 /// How long a datacenter is down while its disks are restored: longer than any clock was ahead before.
 const RESTORE_MS: u64 = 5_000;
 /// The furthest that a clock is wrong at a boot. What a node stamps before it has heard its peers is as wrong, and a run
@@ -43,8 +45,8 @@ pub enum Fault {
 
 impl World {
     pub fn schedule_faults(&mut self) {
-        for _ in 0..self.rng.between(FAULTS_PER_RUN.0, FAULTS_PER_RUN.1) {
-            let (fault, after_ms) = (self.draw_fault(), self.rng.between(300, SAFETY_MS - 1_000));
+        for number in 0..self.rng.between(FAULTS_PER_RUN.0, FAULTS_PER_RUN.1) {
+            let (fault, after_ms) = (self.draw_fault(number), self.rng.between(300, SAFETY_MS - 1_000));
             let duration_ms = self.rng.between(DURATION_MS.0, DURATION_MS.1);
             self.schedule(after_ms, Event::Fault(fault.clone()));
             self.schedule(after_ms + duration_ms, Event::FaultEnds(fault));
@@ -59,7 +61,8 @@ impl World {
         self.schedule(SAFETY_MS, Event::Fault(Fault::Heal));
     }
 
-    fn draw_fault(&mut self) -> Fault {
+    /// `number` tells the faults of a run apart.
+    fn draw_fault(&mut self, number: u64) -> Fault {
         let (datacenter, node) = (self.rng.index(DATACENTERS), self.rng.index(NODES));
         let other = (datacenter + 1 + self.rng.index(DATACENTERS - 1)) % DATACENTERS;
         let group = self.rng.index(self.partitions + 1);
@@ -82,7 +85,8 @@ impl World {
             9 => Fault::CrashDatacenter { datacenter },
             10 | 11 => Fault::LeaderChange(Place { datacenter, group }),
             12 | 13 => {
-                let by_ms = i64::try_from(self.rng.between(2_000, 60_000)).expect("small");
+                // No two clocks leap alike: a guard rightly believes a clock that most of its peers agree with.
+                let by_ms = i64::try_from(6_000 + 4_000 * number + self.rng.below(1_000)).expect("small");
                 let by_ms = if self.rng.chance(400) { -by_ms } else { by_ms };
                 Fault::ClockJump { datacenter, node, by_ms }
             }
@@ -98,6 +102,10 @@ impl World {
     /// A fault begins.
     pub fn strike(&mut self, fault: &Fault) -> Checked {
         if self.healed_at_ms.is_some() {
+            return Ok(());
+        }
+        if self.waits_for_work(fault) && self.rng.chance(WAITING_PER_MILLE) {
+            self.schedule(1, Event::Fault(fault.clone()));
             return Ok(());
         }
         match fault {
@@ -162,6 +170,16 @@ impl World {
             Fault::Heal => self.heal(),
         }
         Ok(())
+    }
+
+    /// A crash is the more telling the more is under way.
+    fn waits_for_work(&self, fault: &Fault) -> bool {
+        let datacenter = match fault {
+            Fault::CrashNode { datacenter, .. } | Fault::CrashDatacenter { datacenter } => *datacenter,
+            Fault::LeaderChange(place) => place.datacenter,
+            _ => return false,
+        };
+        !self.datacenters[datacenter].groups.iter().any(|group| group.has_work_under_way())
     }
 
     pub fn end_fault(&mut self, fault: &Fault) -> Checked {

@@ -107,7 +107,6 @@ impl Group {
 
     /// Applies the first command that is not applied, if its index is at most `through`.
     pub fn apply_next(&mut self, through: u64, cursor_first: bool) -> Checked<Option<(Carries, Response)>> {
-        self.settle_late_writes();
         let index = self.base + self.applied as u64;
         if index > through || self.applied >= self.log.len() {
             return Ok(None);
@@ -117,7 +116,7 @@ impl Group {
         let (mut writes, response) = run(&self.machine, &self.kv, &slot.command)?;
         if cursor_first && matches!(carries, Carries::Remote { .. }) {
             let is_first = |key: &[u8]| key.first().is_some_and(|letter| matches!(letter, b'c' | b's'));
-            self.late_writes = writes.extract_if(.., |key, _| !is_first(key)).collect();
+            self.late_writes.extend(writes.extract_if(.., |key, _| !is_first(key)));
         }
         self.kv.apply(writes);
         self.applied += 1;
@@ -136,6 +135,11 @@ impl Group {
         self.late_writes.clear();
         let lost = self.log.split_off(self.log.len().min(self.applied + kept));
         lost.into_iter().map(|slot| slot.carries).collect()
+    }
+
+    /// Whether mutations are proposed and not committed.
+    pub fn has_work_under_way(&self) -> bool {
+        self.log.iter().skip(self.applied).any(|slot| !matches!(slot.carries, Carries::Nothing))
     }
 
     pub fn uncommitted(&self) -> usize {

@@ -21,6 +21,7 @@ mod faults;
 mod gateway;
 mod group;
 mod healing;
+pub mod link_proxy;
 mod metadata_lane;
 mod network;
 mod node;

@@ -156,6 +156,7 @@ impl World {
 
     fn apply_through(&mut self, place: Place, through: u64) -> Checked {
         let cursor_first = self.has_bug(PlantedBug::CursorBeforeApply);
+        self.group(place).settle_late_writes();
         while let Some((carries, response)) = self.group(place).apply_next(through, cursor_first)? {
             match (carries, response) {
                 (Carries::Local(flying), Response::Local(outcomes)) if flying.len() == outcomes.len() => {

@@ -120,6 +120,24 @@ pub enum ReplicationCommand {
     },
     /// Block until a state is in other datacenters. Exit code 2 when the time is up.
     Wait(WaitArgs),
+    /// Each datacenter's version of one object, where its bytes are, and which version wins.
+    Explain {
+        #[arg(value_name = "BUCKET/KEY")]
+        object: String,
+    },
+    /// Concurrent writes that lost, as the asked datacenter recorded them.
+    Conflicts,
+    /// Mirrors of the asked datacenter that stand still at a range they can't get.
+    Parked {
+        #[command(subcommand)]
+        command: ParkedCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ParkedCommand {
+    /// The volumes with the reason; they are retried all the time.
+    List,
 }
 
 #[derive(Debug, Clone, Args)]

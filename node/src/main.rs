@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::cli::{Cli, Command, ReplicationCommand};
+use crate::cli::{Cli, Command, ParkedCommand, ReplicationCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -62,6 +62,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Replication(ReplicationCommand::Wait(args)) => {
             commands::replication_wait(&cli.connection, &args).await
+        }
+        Command::Replication(ReplicationCommand::Explain { object }) => {
+            commands::replication_explain(&cli.connection, &object).await
+        }
+        Command::Replication(ReplicationCommand::Conflicts) => commands::replication_conflicts(&cli.connection).await,
+        Command::Replication(ReplicationCommand::Parked { command: ParkedCommand::List }) => {
+            commands::replication_parked(&cli.connection).await
         }
         Command::Bench(args) => commands::bench(&cli.connection, &args).await,
         Command::Completion { shell } => {

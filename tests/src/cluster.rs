@@ -34,11 +34,13 @@ pub struct ClusterOptions {
     pub wrapper: Option<(String, Vec<String>)>,
     /// Where the cluster lives; a directory of its own without it.
     pub directory: Option<PathBuf>,
+    /// Where the processes log to; beside the data without it.
+    pub logs: Option<PathBuf>,
 }
 
 impl ClusterOptions {
     pub fn new(shape: Shape) -> Self {
-        Self { shape, datacenters: 3, partitions: 2, wrapper: None, directory: None }
+        Self { shape, datacenters: 3, partitions: 2, wrapper: None, directory: None, logs: None }
     }
 }
 
@@ -131,6 +133,25 @@ where
 impl Cluster {
     /// Makes a cluster, starts it and waits until every datacenter serves.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::take_place(options)?;
+        if cluster.options.shape == Shape::Nodes {
+            cluster.initialise()?;
+        }
+        cluster.run().await?;
+        Ok(cluster)
+    }
+
+    /// Writes the files of a cluster of nodes and starts none of them: they can still be changed before `run`.
+    ///
+    /// # Errors
+    /// When `meridian init` fails.
+    pub fn create(options: ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::take_place(ClusterOptions { shape: Shape::Nodes, ..options })?;
+        cluster.initialise()?;
+        Ok(cluster)
+    }
+
+    fn take_place(options: ClusterOptions) -> Result<Self> {
         let ports = PortRange::take()?;
         let own = if options.directory.is_none() { Some(tempfile::tempdir()?) } else { None };
         let directory = match (&options.directory, &own) {
@@ -138,37 +159,43 @@ impl Cluster {
             (None, Some(own)) => own.path().join("cluster"),
             (None, None) => unreachable!("one of the two is there"),
         };
-        let mut cluster =
-            Self { directory, ready: Value::Null, processes: Vec::new(), options, ports, _own_directory: own };
-        cluster.create().await?;
-        Ok(cluster)
+        Ok(Self { directory, ready: Value::Null, processes: Vec::new(), options, ports, _own_directory: own })
     }
 
-    async fn create(&mut self) -> Result<()> {
-        match self.options.shape {
-            Shape::Dev => {
-                self.processes.push(Process::new("dev"));
-                self.spawn("dev")?;
-                let ready_file = self.directory.join("ready.json");
-                wait_until("the ready file", READY_DEADLINE, async || ready_file.exists()).await?;
-            }
-            Shape::Nodes => {
-                let (datacenters, base) = (self.options.datacenters.to_string(), self.ports.base().to_string());
-                let partitions = self.options.partitions.to_string();
-                let output = Command::new(program())
-                    .args(["init", "--datacenters", &datacenters, "--port-base", &base, "--partitions", &partitions])
-                    .arg("--dir")
-                    .arg(&self.directory)
-                    .output()?;
-                check(&output)?;
-            }
-        }
+    fn initialise(&mut self) -> Result<()> {
+        let (datacenters, base) = (self.options.datacenters.to_string(), self.ports.base().to_string());
+        let partitions = self.options.partitions.to_string();
+        let output = Command::new(program())
+            .args(["init", "--datacenters", &datacenters, "--port-base", &base, "--partitions", &partitions])
+            .arg("--dir")
+            .arg(&self.directory)
+            .output()?;
+        check(&output)?;
+        self.read_ready_file()
+    }
+
+    fn read_ready_file(&mut self) -> Result<()> {
         self.ready = serde_json::from_slice(&std::fs::read(self.directory.join("ready.json"))?)?;
-        if self.options.shape == Shape::Nodes {
-            for name in self.datacenters() {
-                self.processes.push(Process::new(&name));
-                self.spawn(&name)?;
-            }
+        Ok(())
+    }
+
+    /// Starts every process and waits until every datacenter serves.
+    ///
+    /// # Errors
+    /// When one of them does not in time; its log is part of the error.
+    pub async fn run(&mut self) -> Result<()> {
+        let names = match self.options.shape {
+            Shape::Dev => vec!["dev".to_owned()],
+            Shape::Nodes => self.datacenters(),
+        };
+        for name in names {
+            self.processes.push(Process::new(&name));
+            self.spawn(&name)?;
+        }
+        if self.options.shape == Shape::Dev {
+            let ready_file = self.directory.join("ready.json");
+            wait_until("the ready file", READY_DEADLINE, async || ready_file.exists()).await?;
+            self.read_ready_file()?;
         }
         self.wait_ready().await
     }
@@ -198,6 +225,12 @@ impl Cluster {
         let entry = self.entry(datacenter);
         let text = |value: &Value| value.as_str().expect("ready files hold texts").to_owned();
         S3::new(&text(&entry["s3"]), datacenter, &text(&self.ready["access_key"]), &text(&self.ready["secret_key"]))
+    }
+
+    /// The first user's access key and secret key.
+    pub fn keys(&self) -> (&str, &str) {
+        let text = |name: &str| self.ready[name].as_str().expect("a ready file has keys");
+        (text("access_key"), text("secret_key"))
     }
 
     /// The REST endpoint of a datacenter.
@@ -251,9 +284,10 @@ impl Cluster {
     }
 
     fn log_path(&self, name: &str) -> Result<PathBuf> {
-        let directory = match self.options.shape {
-            Shape::Dev => self.directory.clone(),
-            Shape::Nodes => self.node_directory(name),
+        let directory = match (&self.options.logs, self.options.shape) {
+            (Some(logs), _) => logs.join(name),
+            (None, Shape::Dev) => self.directory.clone(),
+            (None, Shape::Nodes) => self.node_directory(name),
         };
         std::fs::create_dir_all(&directory)?;
         Ok(directory.join("log"))
@@ -289,6 +323,21 @@ impl Cluster {
         self.end(name, Signal::TERM)
     }
 
+    /// Sends SIGSTOP: its ports still accept, and nobody answers.
+    pub fn freeze(&self, name: &str) -> Result<()> {
+        self.running(name)?.signal(Signal::STOP)
+    }
+
+    /// Sends SIGCONT.
+    pub fn thaw(&self, name: &str) -> Result<()> {
+        self.running(name)?.signal(Signal::CONT)
+    }
+
+    fn running(&self, name: &str) -> Result<&Process> {
+        let process = self.processes.iter().find(|process| process.name == name && process.child.is_some());
+        process.with_context(|| format!("{name} does not run"))
+    }
+
     /// Sends SIGKILL to every process at once, then waits for all ends.
     pub fn kill_all(&mut self) -> Result<()> {
         self.processes.iter().try_for_each(|process| process.signal(Signal::KILL))?;
@@ -309,12 +358,20 @@ impl Cluster {
         };
         for datacenter in running {
             let url = self.rest(&datacenter);
+            let name = if self.options.shape == Shape::Dev { "dev" } else { &datacenter };
+            let process = self.processes.iter().find(|process| process.name == name).expect("it is running");
             let what = format!("{datacenter} being ready");
-            let ready = wait_until(&what, READY_DEADLINE, async || {
-                plain_get(&url, "/readyz").await.is_ok_and(|(status, _)| status == 200)
+            let (mut is_ready, mut has_ended) = (false, false);
+            let waited = wait_until(&what, READY_DEADLINE, async || {
+                is_ready = plain_get(&url, "/readyz").await.is_ok_and(|(status, _)| status == 200);
+                has_ended = process.has_ended();
+                is_ready || has_ended
             });
-            if let Err(error) = ready.await {
-                let name = if self.options.shape == Shape::Dev { "dev" } else { &datacenter };
+            let outcome = waited.await.and_then(|()| match is_ready {
+                true => Ok(()),
+                false => bail!("the process of {datacenter} has ended by itself"),
+            });
+            if let Err(error) = outcome {
                 let log = self.log(name);
                 let tail: Vec<&str> = log.lines().rev().take(30).collect();
                 bail!("{error}; its log ends with:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));

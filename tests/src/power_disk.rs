@@ -25,7 +25,7 @@ pub struct PowerDisk {
     device: String,
     mount_point: PathBuf,
     mounted: bool,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl PowerDisk {
@@ -45,13 +45,18 @@ impl PowerDisk {
         std::fs::File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).map_err(lacking)?;
         run("mkfs.xfs", &["-q", text(&image)])?;
         let device = run("losetup", &["--find", "--show", text(&image)])?;
-        let mut disk = Self { device, mount_point, mounted: false, _directory: directory };
+        let mut disk = Self { device, mount_point, mounted: false, directory };
         disk.mount()?;
         Ok(disk)
     }
 
     pub fn path(&self) -> &Path {
         &self.mount_point
+    }
+
+    /// A place beside the disk that keeps its power, for logs.
+    pub fn outside(&self) -> PathBuf {
+        self.directory.path().join("outside")
     }
 
     fn mount(&mut self) -> Result<(), Lacking> {

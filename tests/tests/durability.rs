@@ -23,9 +23,8 @@ const CLIENTS: u64 = 16;
 
 /// A cluster of `meridian node` processes with a bucket that all datacenters know, and with limits so small that the load
 /// fills and seals volumes, flushes write buffers and begins new logs all the time.
-async fn start_small(datacenters: u16, directory: Option<PathBuf>) -> Result<Cluster> {
+async fn start_small(options: ClusterOptions) -> Result<Cluster> {
     const LIMITS: [&str; 2] = ["volume_size_mib = 12", "write_buffers_mib = 1"];
-    let options = ClusterOptions { datacenters, directory, ..ClusterOptions::new(Shape::Nodes) };
     let mut cluster = Cluster::start(options).await?;
     cluster.s3("dc-a").create_bucket(BUCKET).await?;
     replicate(&cluster, &Ledger::default())?;
@@ -100,7 +99,7 @@ async fn is_starting(cluster: &Cluster, datacenter: &str) -> Result<()> {
 async fn what_was_acknowledged_survives_kills_of_every_process() -> Result<()> {
     const KILLS: u64 = 5;
     let random = Random::of_test("kills");
-    let mut cluster = start_small(3, None).await?;
+    let mut cluster = start_small(ClusterOptions::new(Shape::Nodes)).await?;
     let ledger = Arc::new(Ledger::default());
     let mut clients = clients(&cluster, CLIENTS, &random);
     let mut replicated = Moment::default();
@@ -271,6 +270,12 @@ async fn no_bytes_are_acknowledged_once_one_sync_of_a_volume_failed() -> Result<
     nothing_is_acknowledged_after("one sync of a volume fails", fault).await
 }
 
+/// A cluster whose every file but the logs lies on a disk that will lose its power.
+fn on_disk(disk: &PowerDisk, datacenters: u16) -> ClusterOptions {
+    let (directory, logs) = (Some(disk.path().join("cluster")), Some(disk.outside()));
+    ClusterOptions { datacenters, directory, logs, ..ClusterOptions::new(Shape::Nodes) }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_power_cuts_of_everything() -> Result<()> {
     let mut disk = match PowerDisk::create() {
@@ -282,7 +287,7 @@ async fn what_was_acknowledged_survives_power_cuts_of_everything() -> Result<()>
     };
     let random = Random::of_test("power cuts");
     // Dropped before the disk, so that nobody uses that when it is unmounted.
-    let mut cluster = start_small(2, Some(disk.path().join("cluster"))).await?;
+    let mut cluster = start_small(on_disk(&disk, 2)).await?;
     let ledger = Arc::new(Ledger::default());
     let mut clients = clients(&cluster, CLIENTS, &random);
     let mut replicated = Moment::default();
@@ -332,9 +337,7 @@ async fn a_power_cut_behind_a_lying_sync_is_caught() -> Result<()> {
     };
     let random = Random::of_test("a lying sync");
     // Roomy limits: no volume may be made whose registration is then lost, for such a node would rightly not start.
-    let directory = Some(disk.path().join("cluster"));
-    let options = ClusterOptions { datacenters: 1, directory, ..ClusterOptions::new(Shape::Nodes) };
-    let mut cluster = Cluster::start(options).await?;
+    let mut cluster = Cluster::start(on_disk(&disk, 1)).await?;
     cluster.s3("dc-a").create_bucket(BUCKET).await?;
     cluster.kill_all()?;
     let lying = SyncFault::new(SyncAnswer::Success, "1+", files_of_kind(&cluster, METADATA_LOGS)?)?;

@@ -8,6 +8,8 @@ use crate::bulk_client::BulkError;
 pub enum ReplicationError {
     #[error("there is no datacenter {name:?}; the members are {members}")]
     NoSuchDatacenter { name: String, members: String },
+    #[error("there is no bucket {bucket:?}")]
+    NoSuchBucket { bucket: String },
     #[error("datacenter {datacenter} can't be asked: {reason}")]
     Unreachable { datacenter: String, reason: String },
     #[error("the link to a peer: {0}")]

@@ -14,7 +14,7 @@ use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
 use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
 use meridian_wire::replication::replication_server::Replication as ReplicationRpc;
 use meridian_wire::replication::{
-    AwaitReply, AwaitRequest, CloseReply, CloseRequest, FenceReply, FenceRequest, HelloReply, HelloRequest,
+    AwaitReply, AwaitRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply, FenceRequest, HelloReply, HelloRequest,
     PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply, StatusRequest, VolumeInfo,
     VolumesReply, VolumesRequest,
 };
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::driver::{Inner, Replication};
-use crate::status;
+use crate::{explain, status};
 
 /// Longest time that a pull or a list is kept open.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -188,6 +188,14 @@ impl ReplicationRpc for ReplicationService {
         }
         let reply = FenceReply { empty: report.empty, positions };
         Ok(Response::new(reply))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainReply>, Status> {
+        let request = request.into_inner();
+        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let bucket = fields::bucket("bucket", &request.bucket)?;
+        let key = request.key.parse().map_err(|error| Status::invalid_argument(format!("key: {error}")))?;
+        Ok(Response::new(explain::own_version(inner, bucket, &key).map_err(|error| Status::internal(error.to_string()))?))
     }
 }
 

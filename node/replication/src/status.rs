@@ -246,7 +246,7 @@ impl Replication {
         self.screen(&reports)
     }
 
-    fn name_of(&self, id: DatacenterId) -> String {
+    pub(crate) fn name_of(&self, id: DatacenterId) -> String {
         let inner = &self.inner;
         inner
             .sources

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use meridian_replication::{Replication, ReplicationError, WaitRequest};
 use meridian_sigv4::{Claim, PayloadHash, SecretKey, Verifier, VerifyError};
+use meridian_types::{BucketName, ObjectKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -74,6 +75,46 @@ pub(crate) async fn replication_wait(State(state): State<AdminState>, body: Byte
         Err(error @ (ReplicationError::NoSuchDatacenter { .. } | ReplicationError::BadUntil { .. })) => {
             refuse(StatusCode::BAD_REQUEST, &error.to_string())
         }
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+/// `?limit=N`.
+#[derive(Deserialize)]
+pub(crate) struct LimitQuery {
+    limit: Option<usize>,
+}
+
+/// Most conflicts of one partition in one answer.
+const CONFLICTS_MAX: usize = 10_000;
+
+pub(crate) async fn conflicts(State(state): State<AdminState>, Query(query): Query<LimitQuery>) -> Response {
+    match state.replication.conflicts(query.limit.unwrap_or(CONFLICTS_MAX).min(CONFLICTS_MAX)) {
+        Ok(conflicts) => Json(conflicts).into_response(),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+pub(crate) async fn parked(State(state): State<AdminState>) -> Response {
+    Json(state.replication.parked()).into_response()
+}
+
+/// `?bucket=B&key=K`.
+#[derive(Deserialize)]
+pub(crate) struct ExplainQuery {
+    bucket: String,
+    key: String,
+}
+
+pub(crate) async fn explain(State(state): State<AdminState>, Query(query): Query<ExplainQuery>) -> Response {
+    let names = query.bucket.parse::<BucketName>().and_then(|bucket| Ok((bucket, query.key.parse::<ObjectKey>()?)));
+    let (bucket, key) = match names {
+        Ok(names) => names,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match state.replication.explain(&bucket, &key).await {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(error @ ReplicationError::NoSuchBucket { .. }) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }

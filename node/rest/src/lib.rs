@@ -6,6 +6,9 @@
 //! GET  /metrics                        Prometheus text
 //! GET  /admin/v1/status                nodes, partitions, volumes of this datacenter       signed (service `meridian`)
 //! GET  /admin/v1/replication/status    how far each datacenter is behind                   signed
+//! GET  /admin/v1/replication/conflicts concurrent writes that lost                         signed
+//! GET  /admin/v1/replication/parked    mirrors that stand still                            signed
+//! GET  /admin/v1/replication/explain   each datacenter's version of ?bucket=&key=          signed
 //! POST /admin/v1/replication/wait      blocks until a state is elsewhere                   signed
 //! ```
 //!

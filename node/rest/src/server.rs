@@ -93,6 +93,9 @@ fn router(config: &RestConfig) -> Router {
         .route("/admin/v1/status", get(admin::status))
         .route("/admin/v1/replication/status", get(admin::replication_status))
         .route("/admin/v1/replication/wait", post(admin::replication_wait))
+        .route("/admin/v1/replication/conflicts", get(admin::conflicts))
+        .route("/admin/v1/replication/parked", get(admin::parked))
+        .route("/admin/v1/replication/explain", get(admin::explain))
         .layer(from_fn_with_state(admin_state.clone(), admin::authenticate))
         .with_state(admin_state);
     Router::new()
@@ -130,6 +133,9 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
         Some("/admin/v1/status") => "status",
         Some("/admin/v1/replication/status") => "replication-status",
         Some("/admin/v1/replication/wait") => "replication-wait",
+        Some("/admin/v1/replication/conflicts") => "replication-conflicts",
+        Some("/admin/v1/replication/parked") => "replication-parked",
+        Some("/admin/v1/replication/explain") => "replication-explain",
         _ => "other",
     };
     metrics.request(RequestKind::Rest, operation, response.status().as_u16(), started.elapsed());

@@ -2,10 +2,12 @@
 
 mod bench;
 mod cluster;
+mod inspect;
 mod replication;
 
 pub use bench::bench;
 pub use cluster::{init, node, status};
+pub use inspect::{replication_conflicts, replication_explain, replication_parked};
 pub use replication::{replication_status, replication_wait};
 
 /// A table with Unicode rules on a terminal and plain columns in a pipe.
