@@ -25,7 +25,8 @@ impl World {
     /// C11: a stamp that was given lies within the skew of what its clock may believe.
     pub fn check_stamp(&mut self, stamp: Timestamp) -> Checked {
         self.tally.add("C11 stamp monotone and bounded", 1);
-        let limit = (START_UNIX_MS + self.now_ms).saturating_add_signed(self.believed_offset_ms_max + STAMP_AHEAD_MS_MAX);
+        let limit =
+            (START_UNIX_MS + self.now_ms).saturating_add_signed(self.believed_offset_ms_max + STAMP_AHEAD_MS_MAX);
         if stamp.unix_ms() > limit {
             let ahead_ms = stamp.unix_ms() - START_UNIX_MS - self.now_ms;
             return Err(Violation::new("C11", format!("stamp {stamp} is {ahead_ms} ms ahead of true time")));
@@ -72,9 +73,7 @@ impl World {
             let shown_etag = shown.as_ref().and_then(|row| row.body()).map(|body| &body.etag);
             let is_right = match (&shown, expected) {
                 (None, _) => is_deleted, // a tombstone may go once stable time has passed it
-                (Some(row), Some(mutation)) => {
-                    row.stamp == mutation.stamp && shown_etag == mutation.etag.as_ref()
-                }
+                (Some(row), Some(mutation)) => row.stamp == mutation.stamp && shown_etag == mutation.etag.as_ref(),
                 (Some(_), None) => false,
             };
             if !is_right {
@@ -123,7 +122,9 @@ impl World {
             {
                 None
             }
-            (IndexOperation::CompleteUpload { .. }, Outcome::Completed { stamp: given, etag, .. }) if *given == stamp => {
+            (IndexOperation::CompleteUpload { .. }, Outcome::Completed { stamp: given, etag, .. })
+                if *given == stamp =>
+            {
                 Some(etag.clone())
             }
             (IndexOperation::CreateBucket { .. }, Outcome::BucketCreated { existed: false, .. })

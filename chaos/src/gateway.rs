@@ -55,7 +55,10 @@ impl World {
         let life = self.datacenters[datacenter].nodes[primary].life;
         let Some(volume) = self.datacenters[datacenter].registry.volumes.get_mut(&id) else { return Ok(()) };
         let Some(end) = volume.append(size, stamp) else {
-            return Err(Violation::new("C11 (rule 13)", format!("needle stamp {stamp} in {id:?} is not above what was closed")));
+            return Err(Violation::new(
+                "C11 (rule 13)",
+                format!("needle stamp {stamp} in {id:?} is not above what was closed"),
+            ));
         };
         self.operations[operation_index].needle = Some((end - size.next_multiple_of(8), stamp));
         let after_ms = self.sync_ms(datacenter);
@@ -68,7 +71,8 @@ impl World {
         let preferred = self.rng.index(NODES);
         let subject = &self.datacenters[datacenter];
         let is_writable = |volume: &&Volume| volume.is_open() && subject.nodes[volume.primary].alive;
-        let open: Vec<VolumeId> = subject.registry.volumes.values().filter(is_writable).map(|volume| volume.id).collect();
+        let open: Vec<VolumeId> =
+            subject.registry.volumes.values().filter(is_writable).map(|volume| volume.id).collect();
         if open.len() >= OPEN_VOLUMES {
             return Ok(Some(open[self.rng.index(open.len())]));
         }
@@ -144,8 +148,12 @@ impl World {
         let mut all = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let query =
-                ListQuery { prefix: prefix.to_owned(), delimiter: delimiter.map(str::to_owned), after: after.clone(), limit };
+            let query = ListQuery {
+                prefix: prefix.to_owned(),
+                delimiter: delimiter.map(str::to_owned),
+                after: after.clone(),
+                limit,
+            };
             let (mut items, mut truncated) = (BTreeMap::new(), false);
             for group in 0..self.partitions {
                 let kv = &self.datacenters[datacenter].groups[group].kv;

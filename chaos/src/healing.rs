@@ -37,7 +37,9 @@ impl World {
         let mut acknowledged = 0;
         for datacenter in 0..DATACENTERS {
             let of_mine = |operation: &&crate::workload::Operation| {
-                operation.after_heal && operation.datacenter == datacenter && operation.kind == Kind::Put(Condition::None)
+                operation.after_heal
+                    && operation.datacenter == datacenter
+                    && operation.kind == Kind::Put(Condition::None)
             };
             let mine: Vec<State> = self.operations.iter().filter(of_mine).map(|operation| operation.state).collect();
             if mine.iter().any(|state| matches!(state, State::Acknowledged(_))) {
@@ -66,7 +68,9 @@ impl World {
                     let head = self.head(Place { datacenter: source, group })?;
                     if cursor.position != head.position || cursor.applied_through < healed {
                         let state = self.datacenters[datacenter].sources[source].lanes[group].stream.state();
-                        return Ok(Some(format!("{source}→{datacenter} group {group}: {cursor:?} of {head:?}, {state:?}")));
+                        return Ok(Some(format!(
+                            "{source}→{datacenter} group {group}: {cursor:?} of {head:?}, {state:?}"
+                        )));
                     }
                 }
                 if self.datacenters[source].restored {
@@ -75,7 +79,10 @@ impl World {
                 let watermark = &self.datacenters[datacenter].sources[source].watermark;
                 if watermark.value() < healed {
                     let held_by = watermark.held_by();
-                    return Ok(Some(format!("{source}→{datacenter}: W_data {:?} held by {held_by:?}", watermark.value())));
+                    return Ok(Some(format!(
+                        "{source}→{datacenter}: W_data {:?} held by {held_by:?}",
+                        watermark.value()
+                    )));
                 }
             }
         }
@@ -87,7 +94,10 @@ impl World {
         let state = self.datacenters[datacenter].sources[source].lanes[group].stream.state();
         let is_held = matches!(
             state,
-            StreamState::Held { reason: HoldReason::Refused(_) | HoldReason::NeedsFullSync | HoldReason::BadEntry(_), .. }
+            StreamState::Held {
+                reason: HoldReason::Refused(_) | HoldReason::NeedsFullSync | HoldReason::BadEntry(_),
+                ..
+            }
         );
         self.datacenters[source].restored && is_held
     }
@@ -150,7 +160,8 @@ impl World {
                 self.tally.add("… conflicts recorded", pairs.len() as u64);
                 let expected = &self.oracle.datacenters[datacenter].groups[group].conflicts;
                 if pairs != *expected {
-                    let what = format!("datacenter {datacenter} group {group} records {pairs:?}, losers are {expected:?}");
+                    let what =
+                        format!("datacenter {datacenter} group {group} records {pairs:?}, losers are {expected:?}");
                     return Err(Violation::new("promise 4 (rule 16)", what));
                 }
             }

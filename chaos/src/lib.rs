@@ -1,6 +1,8 @@
-//! A deterministic simulation of a cluster: three datacenters, each with the shipped state machines, streams, watermarks
-//! and clock guards, around them models of raft, volumes, disks, clocks and links that fail, and on top clients whose
-//! every operation is recorded and checked (docs/adr and `promises` name the checkers C2 to C12).
+//! Faults: a deterministic simulation of a cluster, and [`link_proxy`] for tests of real processes.
+//!
+//! The simulation (`run_seed`) has three datacenters, each with the shipped state machines, streams, watermarks and clock
+//! guards; around them are models of raft, volumes, disks, clocks and links that fail, and on top clients whose every
+//! operation is recorded and checked. C2 to C12 name the checkers, as `Tally` prints them.
 //!
 //! ```text
 //!   workload ─▶ proposer ─▶ group (meridian-index) ─▶ metadata lane (meridian-replicator) ─▶ group of a peer
@@ -9,7 +11,7 @@
 //! ```
 //!
 //! It does not run the shells of `node/`: it has its own in their place, small enough to be read beside the rules. It
-//! reads no clock, no file and no entropy; one thread, one event at a time.
+//! reads no clock, no file and no entropy (the proxy alone does); one thread, one event at a time.
 //!
 //! Invariants: a seed decides everything, so a failure can be run again; the oracle learns from proposals and answers
 //! alone, never from the rows that it judges.
@@ -17,6 +19,8 @@
 mod blob_lane;
 mod checkers;
 mod datacenter;
+mod delivery;
+mod elections;
 mod faults;
 mod gateway;
 mod group;
@@ -27,6 +31,7 @@ mod network;
 mod node;
 mod oracle;
 mod planted;
+mod power;
 mod proposer;
 mod rng;
 mod run;

@@ -85,12 +85,14 @@ impl Oracle {
         let datacenter = mutation.origin;
         let stamps = self.commits.entry(mutation.operation_index).or_default();
         if !stamps.is_empty() {
-            let what = format!("operation {} is committed twice: {stamps:?}, {}", mutation.operation_index, mutation.stamp);
+            let what =
+                format!("operation {} is committed twice: {stamps:?}, {}", mutation.operation_index, mutation.stamp);
             return Err(Violation::new("C2 (rule 11)", what));
         }
         stamps.insert(mutation.stamp);
         let model = &mut self.datacenters[datacenter];
-        if let Some(shown) = mutation.key.and_then(|key| model.rows.get(&key)).filter(|row| row.stamp >= mutation.stamp) {
+        if let Some(shown) = mutation.key.and_then(|key| model.rows.get(&key)).filter(|row| row.stamp >= mutation.stamp)
+        {
             let what = format!("{} is stamped below {} that it overwrites", mutation.stamp, shown.stamp);
             return Err(Violation::new("C2 (rule 9)", what));
         }
@@ -117,7 +119,8 @@ impl Oracle {
         let mut keys = Vec::new();
         for place in places {
             let Some(mutation) = self.logs.get(&(source, group, *place)).cloned() else {
-                let what = format!("entry {place} of datacenter {source} is applied in {datacenter} and never was there");
+                let what =
+                    format!("entry {place} of datacenter {source} is applied in {datacenter} and never was there");
                 return Err(Violation::new("C3", what));
             };
             keys.extend(mutation.key);

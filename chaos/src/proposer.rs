@@ -1,9 +1,9 @@
-//! The proposer of a group, elections, and what clients learn of them: the simulation's counterpart of `node/meta`.
+//! The proposer of a group: stamps, proposes, and hands each outcome on; the simulation's counterpart of `node/meta`.
+//! Elections and closing stand in `elections`.
 //!
 //! Invariants: stamps are taken in the order of the log, unless a fault turns two around; chunk stamps are observed
-//! before a mutation is stamped, remote stamps before their batch is proposed, and a new leader's clock observes the
-//! group's greatest stamp before it stamps anything (rules 9, 13); an outcome that nobody can know is retried under the
-//! same request (rule 11).
+//! before a mutation is stamped, remote stamps before their batch is proposed (rules 9, 13); a refused stamp is replaced
+//! by a greater one.
 
 use meridian_index::{Command, Outcome, Proposal, RemoteOutcome, Response, queries};
 use meridian_replicator::{Batch, ClockError, Event as StreamEvent, LogEntry};
@@ -13,7 +13,7 @@ use crate::datacenter::Place;
 use crate::group::{Carries, Flying, Request, Slot};
 use crate::planted::PlantedBug;
 use crate::world::{Event, World};
-use crate::{Checked, DATACENTERS, Violation};
+use crate::{Checked, Violation};
 
 /// Most proposals in one command.
 const PROPOSALS_IN_COMMAND_MAX: usize = 8;
@@ -85,12 +85,7 @@ impl World {
         Ok(())
     }
 
-    fn stamp_request(
-        &mut self,
-        place: Place,
-        leader: usize,
-        request: &Request,
-    ) -> Checked<Result<Stamp, ClockError>> {
+    fn stamp_request(&mut self, place: Place, leader: usize, request: &Request) -> Checked<Result<Stamp, ClockError>> {
         let datacenter = &mut self.datacenters[place.datacenter];
         let id = datacenter.id;
         if !self.options.bug.is_some_and(|bug| bug == PlantedBug::ChunkStampNotObserved) {
@@ -154,7 +149,7 @@ impl World {
         self.answer_parked_pulls(place)
     }
 
-    fn apply_through(&mut self, place: Place, through: u64) -> Checked {
+    pub fn apply_through(&mut self, place: Place, through: u64) -> Checked {
         let cursor_first = self.has_bug(PlantedBug::CursorBeforeApply);
         self.group(place).settle_late_writes();
         while let Some((carries, response)) = self.group(place).apply_next(through, cursor_first)? {
@@ -169,8 +164,7 @@ impl World {
                     let event = match outcome {
                         RemoteOutcome::Applied(cursor) => {
                             self.check_remote_stamp(last, wall)?;
-                            let keys =
-                                self.oracle.merge(place.datacenter, place.group, source, &places)?;
+                            let keys = self.oracle.merge(place.datacenter, place.group, source, &places)?;
                             if !cursor_first {
                                 self.check_rows(place.datacenter, &keys)?;
                             }
@@ -227,116 +221,8 @@ impl World {
         Ok(())
     }
 
-    /// A group's leader is gone, by a crash or by a transfer; of what it had not committed any prefix may survive.
-    pub fn lose_leader(&mut self, place: Place) -> Checked {
-        let uncommitted = self.group(place).uncommitted();
-        let kept = self.rng.index(uncommitted + 1);
-        self.tally.add("… un-synced commands survived", kept as u64);
-        self.tally.add("… un-synced commands lost", (uncommitted - kept) as u64);
-        let group = self.group(place);
-        group.term += 1;
-        group.leader = None;
-        group.commit_at_ms = 0;
-        group.parked.clear();
-        let mut unknown = Vec::new();
-        for carries in group.cut_suffix(kept) {
-            if let Carries::Local(flying) = carries {
-                unknown.extend(flying.into_iter().filter(|flying| flying.awaited));
-            }
-        }
-        let applied = group.applied;
-        for slot in group.log.iter_mut().skip(applied) {
-            match &mut slot.carries {
-                Carries::Local(flying) => {
-                    unknown.extend(flying.iter().filter(|flying| flying.awaited).cloned());
-                    flying.iter_mut().for_each(|flying| flying.awaited = false);
-                }
-                Carries::Remote { awaited, .. } => *awaited = false,
-                Carries::Nothing => {}
-            }
-        }
-        if self.options.bug.is_none() {
-            self.tally.add("C2 replay after a crash", 1);
-            self.group(place).check_replay()?;
-        }
-        for flying in unknown {
-            self.outcome_unknown(flying.request.operation_index);
-        }
-        for source in (0..DATACENTERS).filter(|source| *source != place.datacenter) {
-            self.datacenters[place.datacenter].sources[source].lanes[place.group].call = None;
-            self.step_stream(place, source, StreamEvent::LeadershipLost)?;
-        }
-        let (term, after_ms) = (self.group(place).term, self.rng.between(60, 400));
-        self.schedule(after_ms, Event::Election { place, term });
-        Ok(())
-    }
-
-    /// A node becomes the leader: it commits what its predecessor left, and only then serves (rule 9).
-    pub fn elect(&mut self, place: Place, term: u64) -> Checked {
-        let group = self.group(place);
-        if group.term != term || group.leader.is_some() {
-            return Ok(());
-        }
-        let preferred = self.rng.index(crate::NODES);
-        let Some(leader) = self.datacenters[place.datacenter].live_node(preferred) else { return Ok(()) };
-        self.group(place).leader = Some(leader);
-        self.apply_through(place, u64::MAX)?;
-        let state = self.state(place)?;
-        self.datacenters[place.datacenter].nodes[leader].guard.observe(state.greatest);
-        let to = self.datacenters[place.datacenter].incarnation;
-        if to > state.incarnation {
-            self.append(place, &Command::RaiseIncarnation { to }, Carries::Nothing);
-        }
-        for source in (0..DATACENTERS).filter(|source| *source != place.datacenter) {
-            let id = self.datacenters[source].id;
-            let cursor = queries::cursor(&self.group(place).kv, id).map_err(unreadable)?;
-            self.step_stream(place, source, StreamEvent::Started { cursor })?;
-        }
-        self.pump(place)
-    }
-
     pub fn state(&self, place: Place) -> Checked<meridian_index::PartitionState> {
         queries::state(&self.datacenters[place.datacenter].groups[place.group].kv).map_err(unreadable)
-    }
-
-    /// Closes groups, volumes and the registry, so that silence is not lag.
-    pub fn close_tick(&mut self, datacenter: usize) {
-        let after_ms = self.rng.between(900, 1500);
-        self.schedule(after_ms, Event::CloseTick { datacenter });
-        let preferred = self.rng.index(crate::NODES);
-        if let Some(node) = self.datacenters[datacenter].live_node(preferred) {
-            self.close(datacenter, node);
-        }
-    }
-
-    /// Closes at a stamp of this node, for which it waits.
-    pub fn close(&mut self, datacenter: usize, node: usize) {
-        if !self.datacenters[datacenter].nodes[node].alive {
-            return;
-        }
-        let at = match self.node_stamp(datacenter, node) {
-            Ok(at) => at,
-            Err(ClockError::WaitForBound { wait_ms, .. } | ClockError::RestartWait { wait_ms, .. }) => {
-                self.schedule(wait_ms.max(2), Event::Close { datacenter, node });
-                return;
-            }
-            Err(_) => return, // at the next tick another clock may do
-        };
-        let subject = &mut self.datacenters[datacenter];
-        subject.registry.closed = subject.registry.closed.max(at);
-        for volume in subject.registry.volumes.values_mut().filter(|volume| !volume.sealed) {
-            if subject.nodes[volume.primary].alive {
-                subject.nodes[volume.primary].guard.observe(at);
-                volume.close_through(at);
-            }
-        }
-        for group in 0..=self.partitions {
-            let place = Place { datacenter, group };
-            if let Some(leader) = self.group(place).leader {
-                self.datacenters[datacenter].nodes[leader].guard.observe(at);
-                self.append(place, &Command::Close(at), Carries::Nothing);
-            }
-        }
     }
 }
 

@@ -76,7 +76,8 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Report, Failure> {
 fn drive(world: &mut World) -> Checked<u64> {
     while !world.converged {
         if world.now_ms > SAFETY_MS + LIVENESS_MS_MAX || !world.step()? {
-            let running = world.operations.iter().filter(|operation| operation.state == crate::workload::State::Running);
+            let running =
+                world.operations.iter().filter(|operation| operation.state == crate::workload::State::Running);
             let running = running.count();
             let lag = world.lag(SAFETY_MS)?;
             let what = format!("after {LIVENESS_MS_MAX} ms without faults: {lag:?}, {running} operations run");

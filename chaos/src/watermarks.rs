@@ -76,7 +76,8 @@ impl World {
             if !here.applied.contains(&stamp) {
                 lost_rows += 1;
                 if stamp.timestamp <= meta {
-                    let what = format!("{stamp} of {source} is not in {datacenter}, whose W_meta is {meta}: {operation:?}");
+                    let what =
+                        format!("{stamp} of {source} is not in {datacenter}, whose W_meta is {meta}: {operation:?}");
                     return Err(Violation::new("C12", what));
                 }
             }
@@ -89,7 +90,9 @@ impl World {
                 if mirror.is_none_or(|mirror| !mirror.holds(span)) {
                     lost_bytes += 1;
                     if stamp.timestamp <= data {
-                        let what = format!("bytes {span:?} of {volume:?}, stamped {stamp}, are not in {datacenter}: W_data is {data}");
+                        let what = format!(
+                            "bytes {span:?} of {volume:?}, stamped {stamp}, are not in {datacenter}: W_data is {data}"
+                        );
                         return Err(Violation::new("C12", what));
                     }
                 }

@@ -19,9 +19,9 @@ use crate::planted::PlantedBug;
 use crate::world::{Event, World};
 use crate::{Checked, DATACENTERS};
 
-/// The keys that all write; some share prefixes, and all sort bytewise.
-pub const KEYS: [&str; 12] =
-    ["a", "a/1", "a/2", "a/b/1", "a/b/2", "b", "c/1", "c/2", "c/x/1", "d", "e e", "\u{e9}/\u{1f600}"];
+/// The keys that all write, in the order of their bytes. Some share prefixes; a `0` sorts right behind a `/`.
+pub const KEYS: [&str; 14] =
+    ["a", "a/1", "a/2", "a/b/1", "a/b/2", "a/b0", "a0", "b", "c/1", "c/2", "c/x/1", "c0", "e e", "\u{e9}/\u{1f600}"];
 /// How long a proposal may wait for its stamp.
 const PROPOSAL_DEADLINE_MS: u64 = 1_500;
 /// Retries of an outcome that nobody knows.
@@ -72,7 +72,7 @@ pub struct Operation {
 /// What an operation does next.
 enum Action {
     Needle,
-    Propose(IndexOperation),
+    Propose(Box<IndexOperation>),
 }
 
 impl World {
@@ -161,7 +161,7 @@ impl World {
                 let seen = subject.chunks.iter().map(|chunk| chunk.stamp).max().unwrap_or(Timestamp::ZERO);
                 let place = Place { datacenter: subject.datacenter, group: subject.group };
                 let deadline_ms = self.now_ms + PROPOSAL_DEADLINE_MS;
-                self.submit(place, Request { operation_index, request, operation, seen, deadline_ms });
+                self.submit(place, Request { operation_index, request, operation: *operation, seen, deadline_ms });
                 Ok(())
             }
         }
@@ -171,7 +171,7 @@ impl World {
         let subject = &self.operations[operation_index];
         let (bucket, key, upload) = (self.buckets[subject.key.0].id, self.keys[subject.key.1].clone(), subject.upload);
         let mode = if self.buckets[subject.key.0].versioned { VersionMode::Versioned } else { VersionMode::Null };
-        Action::Propose(match (&subject.kind, subject.step) {
+        Action::Propose(Box::new(match (&subject.kind, subject.step) {
             (Kind::Put(_), 0) | (Kind::Multipart { .. }, 1 | 3) => return Action::Needle,
             (Kind::Put(condition), _) => {
                 let size = subject.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
@@ -179,9 +179,7 @@ impl World {
                 let body = ObjectBody { size, etag, chunks, ..ObjectBody::default() };
                 IndexOperation::Put { bucket, key, mode, body, condition: condition.clone() }
             }
-            (Kind::Delete(condition), _) => {
-                IndexOperation::Delete { bucket, key, mode, condition: condition.clone() }
-            }
+            (Kind::Delete(condition), _) => IndexOperation::Delete { bucket, key, mode, condition: condition.clone() },
             (Kind::Multipart { .. }, 0) => {
                 let (attributes, initiated) = (Attributes::default(), self.true_time());
                 IndexOperation::CreateUpload { bucket, key, upload, attributes, initiated }
@@ -208,7 +206,7 @@ impl World {
                 let settings = BucketSettings { region, ..BucketSettings::default() };
                 IndexOperation::UpdateBucket { bucket, settings }
             }
-        })
+        }))
     }
 
     /// A needle of an operation is durable.

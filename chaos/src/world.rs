@@ -25,24 +25,76 @@ use crate::{Checked, DATACENTERS};
 pub enum Event {
     NextOperation,
     /// An operation takes its next step, or tries one again.
-    Step { operation_index: usize },
-    NeedleSynced { datacenter: usize, volume: VolumeId, end: u64, life: u32, operation_index: usize },
-    Pump { place: Place },
-    Committed { place: Place, term: u64, through: u64 },
-    Election { place: Place, term: u64 },
-    BoundSynced { datacenter: usize, node: usize, life: u32 },
-    Deliver { from: usize, to: usize, message: Box<Message> },
-    StreamTick { place: Place, source: usize },
-    PullTimedOut { place: Place, source: usize, call: u64 },
-    LongPollEnded { place: Place, id: u64 },
-    VolumesPoll { datacenter: usize, source: usize },
-    MirrorSynced { datacenter: usize, volume: VolumeId, life: u32 },
-    CloseTick { datacenter: usize },
-    Close { datacenter: usize, node: usize },
+    Step {
+        operation_index: usize,
+    },
+    NeedleSynced {
+        datacenter: usize,
+        volume: VolumeId,
+        end: u64,
+        life: u32,
+        operation_index: usize,
+    },
+    Pump {
+        place: Place,
+    },
+    Committed {
+        place: Place,
+        term: u64,
+        through: u64,
+    },
+    Election {
+        place: Place,
+        term: u64,
+    },
+    BoundSynced {
+        datacenter: usize,
+        node: usize,
+        life: u32,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        message: Box<Message>,
+    },
+    StreamTick {
+        place: Place,
+        source: usize,
+    },
+    PullTimedOut {
+        place: Place,
+        source: usize,
+        call: u64,
+    },
+    LongPollEnded {
+        place: Place,
+        id: u64,
+    },
+    VolumesPoll {
+        datacenter: usize,
+        source: usize,
+    },
+    MirrorSynced {
+        datacenter: usize,
+        volume: VolumeId,
+        life: u32,
+    },
+    CloseTick {
+        datacenter: usize,
+    },
+    Close {
+        datacenter: usize,
+        node: usize,
+        whole: bool,
+    },
     Probe,
     Fault(Fault),
     FaultEnds(Fault),
-    NodeUp { datacenter: usize, node: usize, life: u32 },
+    NodeUp {
+        datacenter: usize,
+        node: usize,
+        life: u32,
+    },
 }
 
 struct Scheduled {
@@ -200,9 +252,7 @@ impl World {
                 Ok(())
             }
             Event::Deliver { from, to, message } => self.deliver(from, to, *message),
-            Event::StreamTick { place, source } => {
-                self.step_stream(place, source, meridian_replicator::Event::Tick)
-            }
+            Event::StreamTick { place, source } => self.step_stream(place, source, meridian_replicator::Event::Tick),
             Event::PullTimedOut { place, source, call } => self.pull_timed_out(place, source, call),
             Event::LongPollEnded { place, id } => {
                 self.long_poll_ended(place, id);
@@ -220,61 +270,14 @@ impl World {
                 self.close_tick(datacenter);
                 Ok(())
             }
-            Event::Close { datacenter, node } => {
-                self.close(datacenter, node);
+            Event::Close { datacenter, node, whole } => {
+                self.close(datacenter, node, whole);
                 Ok(())
             }
             Event::Probe => self.probe(),
             Event::Fault(fault) => self.strike(&fault),
             Event::FaultEnds(fault) => self.end_fault(&fault),
             Event::NodeUp { datacenter, node, life } => self.node_up(datacenter, node, life),
-        }
-    }
-
-    /// Sends a message between datacenters, if the link lets it.
-    pub fn send(&mut self, from: usize, to: usize, message: Message) {
-        let fate = self.network.send(&mut self.rng, self.now_ms);
-        self.tally.add("… messages reordered", u64::from(fate.reordered));
-        match fate.arrivals_ms.len() {
-            0 => self.tally.add("… messages lost", 1),
-            1 => {}
-            _ => self.tally.add("… messages doubled", 1),
-        }
-        for arrival_ms in fate.arrivals_ms {
-            let message = Box::new(message.clone());
-            self.schedule(arrival_ms - self.now_ms, Event::Deliver { from, to, message });
-        }
-    }
-
-    fn deliver(&mut self, from: usize, to: usize, message: Message) -> Checked {
-        if self.network.is_cut(from, to) {
-            self.tally.add("… messages cut off", 1);
-            return Ok(());
-        }
-        if self.datacenters[to].is_down() {
-            return Ok(());
-        }
-        match message {
-            Message::Pull { group, cursor, call } => self.serve_pull(to, group, from, cursor, call),
-            Message::PullReply { group, call, answer, wall, sent_ms } => {
-                self.take_pull_reply(Place { datacenter: to, group }, from, call, answer, (wall, sent_ms))
-            }
-            Message::Volumes { call } => {
-                self.serve_volumes(to, from, call);
-                Ok(())
-            }
-            Message::VolumesReply { call, report } => {
-                self.take_volumes(to, from, call, report);
-                Ok(())
-            }
-            Message::Range { volume, from: start, to: end, call } => {
-                self.serve_range(to, from, volume, start..end, call);
-                Ok(())
-            }
-            Message::RangeReply { volume, from: start, to: end, call, corrupt } => {
-                self.take_range(to, from, volume, start..end, call, corrupt);
-                Ok(())
-            }
         }
     }
 }

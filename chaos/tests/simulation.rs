@@ -39,7 +39,10 @@ fn short_run() {
     }
     println!("{tally}");
     let count = range.count();
-    println!("{count} seeds in {:.1?}; everything everywhere {healing_ms_max} ms after heal at the latest", started.elapsed());
+    println!(
+        "{count} seeds in {:.1?}; everything everywhere {healing_ms_max} ms after heal at the latest",
+        started.elapsed()
+    );
     let zeros = tally.zeros();
     assert!(single.is_some() || seeds < SEEDS_FOR_EVERYTHING || zeros.is_empty(), "never in {count} seeds: {zeros:?}");
 }

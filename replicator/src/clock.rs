@@ -147,12 +147,18 @@ impl ClockGuard {
     /// # Errors
     /// `Skewed`: nothing was merged.
     pub fn observe_remote(&mut self, wall: Timestamp, remote: Timestamp) -> Result<(), ClockError> {
-        let ahead_ms = remote.ms_since(wall);
-        if ahead_ms > self.config.skew_ms_max {
-            return Err(ClockError::Skewed { remote, ahead_ms });
-        }
+        self.check_remote(wall, remote)?;
         self.observe(remote);
         Ok(())
+    }
+
+    /// Whether `remote` may be merged, without merging it.
+    ///
+    /// # Errors
+    /// `Skewed` when it lies further ahead of `wall` than `skew_ms_max`.
+    pub fn check_remote(&self, wall: Timestamp, remote: Timestamp) -> Result<(), ClockError> {
+        let ahead_ms = remote.ms_since(wall);
+        if ahead_ms > self.config.skew_ms_max { Err(ClockError::Skewed { remote, ahead_ms }) } else { Ok(()) }
     }
 
     /// The bound to persist now, if any; when it is durable, call `bound_persisted`. It is at most `skew_ms_max`/2

@@ -168,6 +168,14 @@ impl Stream {
         &self.shown
     }
 
+    /// The cursor of the pull that the stream waits for. What `state` shows may be an older trouble.
+    pub fn pulling(&self) -> Option<&Cursor> {
+        match &self.phase {
+            Phase::Pulling { cursor } => Some(cursor),
+            _ => None,
+        }
+    }
+
     /// The cursor as last reported, `None` while stopped.
     pub fn cursor(&self) -> Option<&Cursor> {
         match &self.phase {

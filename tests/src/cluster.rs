@@ -361,11 +361,12 @@ impl Cluster {
             let name = if self.options.shape == Shape::Dev { "dev" } else { &datacenter };
             let process = self.processes.iter().find(|process| process.name == name).expect("it is running");
             let what = format!("{datacenter} being ready");
-            let (mut is_ready, mut has_ended) = (false, false);
+            let (mut is_ready, mut last) = (false, None);
             let waited = wait_until(&what, READY_DEADLINE, async || {
-                is_ready = plain_get(&url, "/readyz").await.is_ok_and(|(status, _)| status == 200);
-                has_ended = process.has_ended();
-                is_ready || has_ended
+                let answer = plain_get(&url, "/readyz").await;
+                is_ready = answer.as_ref().is_ok_and(|(status, _)| *status == 200);
+                last = Some(answer);
+                is_ready || process.has_ended()
             });
             let outcome = waited.await.and_then(|()| match is_ready {
                 true => Ok(()),
@@ -374,7 +375,10 @@ impl Cluster {
             if let Err(error) = outcome {
                 let log = self.log(name);
                 let tail: Vec<&str> = log.lines().rev().take(30).collect();
-                bail!("{error}; its log ends with:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                bail!(
+                    "{error}; /readyz: {last:?}; its log ends with:\n{}",
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
             }
         }
         Ok(())

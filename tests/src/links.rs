@@ -69,7 +69,11 @@ impl LinkedCluster {
     /// All links that begin or end at a datacenter.
     pub fn around(&self, datacenter: &str) -> impl Iterator<Item = &LinkControl> {
         let touches = move |(asking, asked): &(String, String)| asking == datacenter || asked == datacenter;
-        self.links.iter().filter(move |(pair, _)| touches(pair)).flat_map(|(_, proxies)| proxies).map(LinkProxy::control)
+        self.links
+            .iter()
+            .filter(move |(pair, _)| touches(pair))
+            .flat_map(|(_, proxies)| proxies)
+            .map(LinkProxy::control)
     }
 
     pub fn all_links(&self) -> impl Iterator<Item = &LinkControl> {

@@ -3,8 +3,8 @@
 //! Invariants: every request is one that a healthy cluster accepts, so a 4xx is a fault of the cluster; an upload that
 //! a crash interrupts is carried on afterwards by the same client, as S3 promises; what is read on the way is judged.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +28,9 @@ const SHARED_KEYS: u64 = 12;
 const PART_SIZE_MIN: usize = 5 << 20;
 /// How long the load may take to get somewhere.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two tries of a client whose server does not answer.
+const GONE_PAUSE: Duration = Duration::from_millis(25);
 
 /// What a client is told by an answer, or by none.
 pub fn outcome_of(answer: &Result<Answer>) -> Outcome {
@@ -72,7 +75,11 @@ pub struct LoadClient {
     /// Sends parts that are as large as S3 demands of all but the last.
     large_parts: bool,
     upload: Option<Upload>,
+    trouble: Trouble,
 }
+
+/// The last answer that was no acknowledgement, to tell why a load does not get on.
+type Trouble = Arc<Mutex<Option<String>>>;
 
 /// An upload on its way.
 struct Upload {
@@ -87,22 +94,30 @@ struct Upload {
 /// How a step ended.
 enum Step {
     Done,
-    /// Nobody answers at that port.
+    /// No connection could be made.
     ServerGone,
 }
 
 impl LoadClient {
     pub fn new(s3: S3, bucket: &'static str, datacenter: &str, number: u64, random: Random) -> Self {
         let datacenter = datacenter.to_owned();
-        Self { s3, bucket, datacenter, number, random, large_parts: number == 0, upload: None }
+        Self {
+            s3,
+            bucket,
+            datacenter,
+            number,
+            random,
+            large_parts: number == 0,
+            upload: None,
+            trouble: Trouble::default(),
+        }
     }
 
     async fn run(&mut self, ledger: &Ledger, stop: &AtomicBool) -> Result<()> {
+        let name = format!("client {} of {}", self.number, self.datacenter);
         while !stop.load(Ordering::Relaxed) {
-            let what = || format!("client {} of {}", self.number, self.datacenter);
-            let doing = what();
-            if let Step::ServerGone = self.step(ledger).await.context(doing)? {
-                return Ok(());
+            if let Step::ServerGone = self.step(ledger).await.with_context(|| name.clone())? {
+                tokio::time::sleep(GONE_PAUSE).await; // it was killed, or has not started yet
             }
         }
         Ok(())
@@ -149,6 +164,9 @@ impl LoadClient {
         let outcome = outcome_of(answer);
         if let Some(ticket) = ticket {
             ledger.finish(ticket, outcome);
+        }
+        if outcome != Outcome::Acknowledged {
+            *self.trouble.lock().expect("nobody panics here") = Some(format!("{answer:?}"));
         }
         match (outcome, answer) {
             (Outcome::Refused, Ok(answer)) => bail!("refused {ticket:?}: {} {}", answer.status, answer.text()),
@@ -235,6 +253,7 @@ impl LoadClient {
 pub struct Load {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
+    trouble: Trouble,
     ledger: Arc<Ledger>,
     tasks: JoinSet<Result<LoadClient>>,
 }
@@ -242,8 +261,9 @@ pub struct Load {
 impl Load {
     pub fn start(clients: Vec<LoadClient>, ledger: &Arc<Ledger>) -> Self {
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let mut tasks = JoinSet::new();
+        let (trouble, mut tasks) = (Trouble::default(), JoinSet::new());
         for mut client in clients {
+            client.trouble = Arc::clone(&trouble);
             let (ledger, stop, failed) = (Arc::clone(ledger), Arc::clone(&stop), Arc::clone(&failed));
             tasks.spawn(async move {
                 let ran = client.run(&ledger, &stop).await;
@@ -251,7 +271,7 @@ impl Load {
                 ran.map(|()| client)
             });
         }
-        Self { stop, failed, ledger: Arc::clone(ledger), tasks }
+        Self { stop, failed, trouble, ledger: Arc::clone(ledger), tasks }
     }
 
     /// Waits until so many more mutations are acknowledged, or a client has found a fault, which `finish` tells.
@@ -272,7 +292,8 @@ impl Load {
         F: AsyncFnMut() -> bool,
     {
         let failed = || self.failed.load(Ordering::Relaxed);
-        wait_until(what, PROGRESS_DEADLINE, async || failed() || condition().await).await
+        let waited = wait_until(what, PROGRESS_DEADLINE, async || failed() || condition().await).await;
+        waited.with_context(|| format!("the last trouble was {:?}", self.trouble.lock().expect("nobody panics here")))
     }
 
     /// Lets the clients end what they have sent, and returns them.

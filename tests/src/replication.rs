@@ -43,8 +43,8 @@ impl ReplicationScreen {
 
     pub fn lag(&self, from: &str, to: &str) -> Result<Lag> {
         let pair = |list: &str| {
-            let rows = self.0[list].as_array().into_iter().flatten();
-            let row = rows.filter(|row| row["from"] == from && row["to"] == to).last().cloned();
+            let mut rows = self.0[list].as_array().into_iter().flatten();
+            let row = rows.rfind(|row| row["from"] == from && row["to"] == to).cloned();
             row.with_context(|| format!("{from}→{to} is missing in {list} of {self}"))
         };
         let (cell, link) = (pair("lag")?, pair("links")?);

@@ -1,5 +1,5 @@
 //! Clients that take no excuse: every request of theirs must be served, and soon, whatever happens to other
-//! datacenters. They keep a steady pace, so that what they measure is the cluster and not their own pressure.
+//! datacenters (`TrafficClient::served` has the one exception). They keep a steady pace, so that what they measure is the cluster and not their own pressure.
 //!
 //! Each client has keys of its own, and keys that it shares with the client of the same number in every other
 //! datacenter, so that a key has at most one writer a datacenter. What they were told goes into the ledger, which
@@ -42,6 +42,7 @@ pub struct Journal {
     pub ledger: Arc<Ledger>,
     history: Mutex<BTreeMap<String, Vec<Interval>>>,
     answered: AtomicU64,
+    unreachable: AtomicU64,
     latencies: Mutex<BTreeMap<String, Vec<(Instant, Duration)>>>,
 }
 
@@ -57,6 +58,11 @@ impl Journal {
     /// Requests that were answered.
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// GETs that were told to come back, because the bytes lie in datacenters that can't be reached.
+    pub fn unreachable(&self) -> u64 {
+        self.unreachable.load(Ordering::Relaxed)
     }
 
     /// The latency that `share` of a datacenter's requests stayed within, of those sent between two moments.
@@ -76,7 +82,9 @@ impl Journal {
     /// When another one began after it had ended.
     pub fn judge_winner(&self, key: &str, found: Option<u64>) -> Result<(), String> {
         let history = self.history.lock().expect("no holder panics");
-        let mutations = history.get(key).map_or(&[][..], Vec::as_slice);
+        let Some(mutations) = history.get(key) else {
+            return found.map_or(Ok(()), |number| Err(format!("{key} holds {number}, which nobody wrote")));
+        };
         let later_than = |ended: Instant| mutations.iter().find(|later| later.began > ended + CLOCK_MARGIN);
         let mut overtaken_by = None;
         for mutation in mutations.iter().filter(|mutation| mutation.value == found) {
@@ -149,6 +157,7 @@ impl Traffic {
                     s3: cluster.s3(datacenter),
                     plan,
                     datacenter: (*datacenter).to_owned(),
+                    datacenters: cluster.datacenters(),
                     number,
                     random: random.split(),
                     journal: Arc::clone(journal),
@@ -186,6 +195,8 @@ struct TrafficClient {
     s3: S3,
     plan: TrafficPlan,
     datacenter: String,
+    /// All of the cluster.
+    datacenters: Vec<String>,
     number: u64,
     random: Random,
     journal: Arc<Journal>,
@@ -209,13 +220,23 @@ impl TrafficClient {
             56..66 => self.delete(self.own_key()).await,
             66..72 => self.delete(self.shared_key()).await,
             72..90 => self.get(self.own_key()).await,
-            90..97 => self.get(self.shared_key()).await,
+            90..94 => self.get(self.shared_key()).await,
+            94..97 => self.get(self.key_of_any()).await,
             _ => self.list().await,
         }
     }
 
     fn own_key(&self) -> String {
-        format!("{}/{}/{:02}", self.datacenter, self.number, self.random.below(OWN_KEYS))
+        self.key_of(&self.datacenter)
+    }
+
+    /// A key that the namesake in some datacenter may write.
+    fn key_of_any(&self) -> String {
+        self.key_of(&self.datacenters[self.random.below(self.datacenters.len() as u64) as usize])
+    }
+
+    fn key_of(&self, datacenter: &str) -> String {
+        format!("{datacenter}/{}/{:02}", self.number, self.random.below(OWN_KEYS))
     }
 
     fn shared_key(&self) -> String {
@@ -254,7 +275,12 @@ impl TrafficClient {
         let ledger = &self.journal.ledger;
         let reader = Reader { datacenter: &self.datacenter, began: ledger.now(), replicated: Moment::default() };
         let answer = self.served(Method::GET, &object_path(self.plan.bucket, &key), Bytes::new()).await;
-        let found = found_in(&key, &answer)?.with_context(|| format!("{:?}", answer.as_ref().err()))?;
+        let answer = answer?;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            self.journal.unreachable.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let found = found_in(&key, &Ok(answer))?.context("an answer that is served says something")?;
         ledger.judge(&key, found, reader).map_err(anyhow::Error::msg)
     }
 
@@ -263,14 +289,21 @@ impl TrafficClient {
         self.served(Method::GET, &path, Bytes::new()).await.map(drop)
     }
 
-    /// Sends a request that must be served.
+    /// Sends a request that must be served. A GET alone may be told why its bytes can't be had now, and when to ask
+    /// again: its entry may have come over a link that was cut before its bytes had.
     async fn served(&self, method: Method, path: &str, body: Bytes) -> Result<Answer> {
         let sent = Instant::now();
-        let what = format!("{method} {path}");
+        let (what, is_get) = (format!("{method} {path}"), method == Method::GET);
         let answer = self.s3.call(method, path, &[], body).await;
         let latency = sent.elapsed();
         let answer = answer.with_context(|| format!("{what} after {latency:?}"))?;
-        if !(answer.status.is_success() || answer.status == StatusCode::NOT_FOUND) {
+        let is_excused = is_get
+            && match answer.status {
+                StatusCode::NOT_FOUND => true,
+                StatusCode::SERVICE_UNAVAILABLE => answer.header("retry-after").is_some(),
+                _ => false,
+            };
+        if !answer.status.is_success() && !is_excused {
             bail!("{what} was not served: {} {} after {latency:?}", answer.status, answer.text());
         }
         ensure!(latency < LATENCY_MAX, "{what} took {latency:?}");

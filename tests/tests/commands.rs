@@ -59,8 +59,7 @@ fn codes_that_can_not_be_met_are_refused_with_what_is_missing() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_names_the_link_and_the_member_that_can_not_be_asked() -> Result<()> {
-    let mut cluster =
-        Cluster::start(ClusterOptions { datacenters: 2, ..ClusterOptions::new(Shape::Nodes) }).await?;
+    let mut cluster = Cluster::start(ClusterOptions { datacenters: 2, ..ClusterOptions::new(Shape::Nodes) }).await?;
     cluster.s3("dc-a").create_bucket("photos").await?;
     cluster.wait_replicated("dc-b", &[])?;
     let unknown = cluster.cli(&["replication", "wait", "--in", "dc-x"])?;

@@ -143,6 +143,14 @@ impl HybridClock {
         state.guard.observe_remote(wall, remote)
     }
 
+    /// Whether a remote stamp is near enough to our wall clock; merges nothing.
+    ///
+    /// # Errors
+    /// `Skewed`.
+    pub fn check_remote(&self, remote: Timestamp) -> Result<(), ClockError> {
+        self.shared.state.lock().guard.check_remote(self.shared.clock.wall(), remote)
+    }
+
     /// Judges the wall clock by the peers' (their clock minus ours, in ms, one figure a peer).
     ///
     /// # Errors

@@ -255,6 +255,9 @@ impl Proposer {
         match command {
             EntryCommand::Close(at) => self.clock.observe(*at),
             EntryCommand::Remote(batch) => {
+                // A closed timestamp is compared and not merged: an idle peer with a fast clock must neither be believed
+                // nor drag ours along.
+                self.clock.check_remote(batch.closed).map_err(|error| self.clock_error(error))?;
                 // Stamps rise within a batch. An entry that does not decode is for `apply` to refuse: it merges nothing.
                 let last = batch.entries.last().and_then(|entry| LogEntry::decode(entry).ok());
                 if let Some(entry) = last {

@@ -1,8 +1,8 @@
 //! Deletion of a bucket: a two-phase agreement of all members (rule 18).
 //!
 //! Every datacenter commits a fence in each of its partitions, and says whether the bucket is empty there and where its
-//! logs stand. When all are empty and their logs are applied here, the deletion commits in the catalog; else the fences
-//! are lifted. A deletion goes to its end even when the client that asked for it has left.
+//! logs stand. When their logs are applied here, and all are empty (a member that lags behind with deletes that were
+//! answered here is asked again), the deletion commits in the catalog; else the fences are lifted. A deletion goes to its end even when the client that asked for it has left.
 //!
 //! Invariants: nothing is deleted while one member was not asked; fences are lifted only when the deletion provably
 //! was not committed.
@@ -24,8 +24,11 @@ use crate::{FencePosition, FenceReport, ObjectError, Objects};
 
 /// How long the other datacenters may take to raise or lift a fence.
 const FENCE_WAIT: Duration = Duration::from_secs(15);
-/// How long a deletion waits for the logs of the others, up to their fences, to be applied here.
-const POSITIONS_WAIT: Duration = Duration::from_secs(5);
+/// How long a deletion waits for the logs of the others, up to their fences, to be applied here, and for the deletes
+/// that emptied the bucket here to be applied there.
+const LOGS_WAIT: Duration = Duration::from_secs(5);
+/// Between two questions to members that lag behind.
+const LAGGING_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 impl Objects {
     /// # Errors
@@ -130,22 +133,37 @@ impl Deleting {
         if !here.empty {
             return Err(ObjectError::BucketNotEmpty(name.clone()));
         }
-        let others = inner.buckets.fence(self.bucket, true);
-        let others = within(FENCE_WAIT, "the other datacenters take too long to fence the bucket", others).await?;
-        let others = others.map_err(|error| ObjectError::unavailable(error.to_string()))?;
-        if others.iter().any(|report| !report.empty) {
-            return Err(ObjectError::BucketNotEmpty(name.clone()));
-        }
+        let mut others = self.fence_others().await?;
+        let deadline = Instant::now() + LOGS_WAIT;
         for report in &others {
-            self.await_positions(report).await?;
+            self.await_positions(report, deadline).await?;
         }
         // What arrived meanwhile was written before its origin's fence, and may be here to stay.
-        if is_empty(&inner.meta, self.bucket).await? { Ok(()) } else { Err(ObjectError::BucketNotEmpty(name.clone())) }
+        if !is_empty(&inner.meta, self.bucket).await? {
+            return Err(ObjectError::BucketNotEmpty(name.clone()));
+        }
+        // Every mutation before the fences is applied here, and leaves nothing: who still has objects will apply their
+        // deletes. A client that empties a bucket and then deletes it must not depend on how fast that is.
+        while let Some(lagging) = others.iter().find(|report| !report.empty) {
+            if Instant::now() >= deadline {
+                let datacenter = lagging.datacenter;
+                let reason = format!("datacenter {datacenter} has not applied the deletes of the bucket's objects yet");
+                return Err(ObjectError::unavailable(reason));
+            }
+            tokio::time::sleep(LAGGING_RETRY_DELAY).await;
+            others = self.fence_others().await?;
+        }
+        Ok(())
     }
 
-    async fn await_positions(&self, report: &FenceReport) -> Result<(), ObjectError> {
+    async fn fence_others(&self) -> Result<Vec<FenceReport>, ObjectError> {
+        let others = self.inner.buckets.fence(self.bucket, true);
+        let others = within(FENCE_WAIT, "the other datacenters take too long to fence the bucket", others).await?;
+        others.map_err(|error| ObjectError::unavailable(error.to_string()))
+    }
+
+    async fn await_positions(&self, report: &FenceReport, deadline: Instant) -> Result<(), ObjectError> {
         let mut advanced = self.inner.meta.advanced();
-        let deadline = Instant::now() + POSITIONS_WAIT;
         for FencePosition { partition, incarnation, sequence } in report.positions.iter().copied() {
             let wanted = OriginCursor { incarnation, sequence };
             loop {

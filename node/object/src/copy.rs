@@ -9,7 +9,7 @@ use meridian_types::{BucketName, ObjectKey};
 use crate::bytes_out::open_stream;
 use crate::objects::Inner;
 use crate::read_row::ReadRow;
-use crate::{ObjectError, ObjectInfo, Objects, Preconditions, PutOutcome, PutRequest};
+use crate::{BodyFinish, ByteStream, ObjectError, ObjectInfo, Objects, Preconditions, PutOutcome, PutRequest};
 
 #[derive(Debug, Clone)]
 pub struct CopySource {
@@ -25,7 +25,9 @@ pub enum Directive {
     Replace,
 }
 
-#[derive(Debug, Clone)]
+/// Follows the copied bytes, and hands over the checksums of the copy at their end.
+pub type CopyDigest = Box<dyn FnOnce(ByteStream) -> (ByteStream, BodyFinish) + Send>;
+
 pub struct CopyRequest {
     pub source: CopySource,
     pub bucket: BucketName,
@@ -35,6 +37,8 @@ pub struct CopyRequest {
     /// Headers and metadata for `metadata: Replace`, tags for `tags: Replace`.
     pub attributes: Attributes,
     pub condition: Condition,
+    /// `None` keeps the checksums of the source that are true of the copy.
+    pub digest: Option<CopyDigest>,
 }
 
 impl Objects {
@@ -57,6 +61,10 @@ impl Objects {
         // A checksum of the whole object stays true of its copy; one of its parts does not, since the copy has none.
         let mut checksums = source.info.checksums.clone();
         checksums.retain(|checksum| !checksum.composite);
+        let (body, finish): (_, BodyFinish) = match request.digest {
+            Some(digest) => digest(body),
+            None => (body, Box::new(move || Ok(checksums))),
+        };
         let outcome = self
             .put(PutRequest {
                 bucket: request.bucket,
@@ -66,7 +74,7 @@ impl Objects {
                 length: Some(size),
                 content_md5: None,
                 condition: request.condition,
-                finish: Some(Box::new(move || Ok(checksums))),
+                finish: Some(finish),
             })
             .await?;
         Ok((outcome, source.info))

@@ -33,7 +33,7 @@ mod user;
 pub use body::{BodyFinish, ByteStream, StreamError};
 pub use bucket::CreateBucketOutcome;
 pub use bucket_delete::fence_bucket;
-pub use copy::{CopyRequest, CopySource, Directive};
+pub use copy::{CopyDigest, CopyRequest, CopySource, Directive};
 pub use delete::{DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome};
 pub use error::ObjectError;
 pub use get::{GetOutcome, GetRequest};

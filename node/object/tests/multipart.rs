@@ -219,6 +219,7 @@ async fn a_copy_has_bytes_of_its_own() {
         tags,
         attributes: Attributes { content_type: Some("new".to_owned()), ..Attributes::default() },
         condition: Condition::None,
+        digest: None,
     };
     let (copied, source) = stack.objects.copy(copy(Directive::Copy, Directive::Copy)).await.unwrap();
     assert_eq!((copied.etag, source.stamp), (original.etag, original.stamp));

@@ -12,20 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meridian_replicator::{RegistryReport, VolumeReport};
-use meridian_types::{Epoch, FileGeneration, ReplicaCode, Timestamp, VolumeId};
+use meridian_types::{DatacenterId, Epoch, FileGeneration, ReplicaCode, Timestamp, VolumeId};
 use meridian_volume::{VolumeError, VolumeHeader};
 use meridian_wire::replication::{VolumeInfo, VolumesReply, VolumesRequest};
-use meridian_wire::{FieldError, call, fields};
+use meridian_wire::{call, fields};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::bulk_server::{RANGE_BYTES_MAX, range_path};
 use crate::driver::Inner;
-use crate::sources::{LaneState, Source};
+use crate::error::reason_of;
+use crate::sources::{LaneState, Source, SourceFacts};
 
-/// Deadline of one range.
-const RANGE_DEADLINE: Duration = Duration::from_secs(60);
+/// Deadline of one range. Bytes that arrive before a stall are kept, so a slow link gets through all the same.
+const RANGE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// A volume of the source, checked.
 struct RemoteVolume {
@@ -56,7 +57,11 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
     let mut known_version = 0;
     let mut pause = limits.backoff_min;
     loop {
-        while fetches.try_join_next().is_some() {}
+        while let Some(ended) = fetches.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a mirror's fetch ended early; the next report starts it again");
+            }
+        }
         let request = VolumesRequest {
             caller: inner.config.local.caller(),
             known_version,
@@ -78,7 +83,8 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
             },
             Err(status) => {
                 source.prefer_another();
-                status.message().to_owned()
+                known_version = 0; // versions of another life of the source say nothing
+                reason_of(&status)
             }
         };
         source.update(|facts| facts.blob_lane = LaneState::Failing { reason: problem });
@@ -87,23 +93,18 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
     }
 }
 
-/// Takes a report over: makes the files of new mirrors, then feeds the watermark. Returns the mirrored volumes.
+/// Takes a report over: makes the files of new mirrors, then feeds the watermark. Returns the volumes to fetch; one
+/// whose mirror can't be made now is shown and tried again with the next report, and holds up no other.
 async fn take_report(inner: &Arc<Inner>, source: &Source, reply: &VolumesReply) -> Result<Vec<RemoteVolume>, String> {
-    let volumes =
-        reply.volumes.iter().map(check_volume).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let check = |info| check_volume(info, source.id());
+    let volumes = reply.volumes.iter().map(check).collect::<Result<Vec<_>, String>>()?;
+    let mut failed = BTreeMap::new();
     for volume in volumes.iter().filter(|volume| volume.mirrored_here) {
-        if inner.volumes.state(volume.id).is_none() {
-            let header = VolumeHeader {
-                volume: volume.id,
-                generation: volume.generation,
-                epoch: volume.epoch,
-                code: volume.code,
-            };
-            let set = Arc::clone(&inner.volumes);
-            tokio::task::spawn_blocking(move || set.create_mirror(header))
-                .await
-                .map_err(|error| error.to_string())?
-                .map_err(|error| error.to_string())?;
+        if inner.volumes.state(volume.id).is_none()
+            && let Err(error) = create_mirror(inner, volume).await
+        {
+            tracing::warn!(volume = %volume.id, %error, "a mirror can't be made");
+            failed.insert(volume.id, error);
         }
     }
     let report = RegistryReport {
@@ -114,20 +115,52 @@ async fn take_report(inner: &Arc<Inner>, source: &Source, reply: &VolumesReply) 
         facts.blob_lane = LaneState::Answered;
         facts.watermark.report(&report);
         for volume in volumes.iter().filter(|volume| volume.mirrored_here) {
-            if let Some(state) = inner.volumes.state(volume.id) {
-                facts.watermark.have(volume.id, volume.generation, state.committed);
-            }
+            take_mirror_state(inner, facts, volume);
         }
+        facts.retrying.extend(failed.clone());
     });
-    Ok(volumes.into_iter().filter(|volume| volume.mirrored_here).collect())
+    Ok(volumes.into_iter().filter(|volume| volume.mirrored_here && !failed.contains_key(&volume.id)).collect())
 }
 
-fn check_volume(info: &VolumeInfo) -> Result<RemoteVolume, FieldError> {
+/// What this datacenter has of a volume, for the watermark. Ranges that are not to be trusted are parked first.
+fn take_mirror_state(inner: &Inner, facts: &mut SourceFacts, volume: &RemoteVolume) {
+    let Some(state) = inner.volumes.state(volume.id) else { return };
+    if !state.mirror || state.header.generation != volume.generation {
+        return;
+    }
+    if state.committed > volume.committed {
+        // Targets come from earlier reports, so a mirror is ahead only of a source that lost bytes (rule 1).
+        facts.watermark.park(volume.id, volume.generation, 0..state.committed);
+        let (has, had) = (volume.committed, state.committed);
+        facts.parked.insert(volume.id, format!("the source has {has} bytes and had {had}: it went back in time"));
+    }
+    for damaged in &state.damaged {
+        facts.watermark.park(volume.id, volume.generation, damaged.offset..damaged.offset + damaged.length);
+        facts.parked.insert(volume.id, format!("the mirror is damaged at {}", damaged.offset));
+    }
+    facts.watermark.have(volume.id, volume.generation, state.committed);
+}
+
+async fn create_mirror(inner: &Arc<Inner>, volume: &RemoteVolume) -> Result<(), String> {
+    let header =
+        VolumeHeader { volume: volume.id, generation: volume.generation, epoch: volume.epoch, code: volume.code };
+    let set = Arc::clone(&inner.volumes);
+    tokio::task::spawn_blocking(move || set.create_mirror(header))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
+}
+
+fn check_volume(info: &VolumeInfo, source: DatacenterId) -> Result<RemoteVolume, String> {
+    let id = fields::volume("volume", info.volume).map_err(|error| error.to_string())?;
+    if id.datacenter() != source {
+        return Err(format!("volume {id} does not belong to datacenter {source}"));
+    }
     Ok(RemoteVolume {
-        id: fields::volume("volume", info.volume)?,
+        id,
         generation: FileGeneration(info.generation),
         epoch: Epoch(info.epoch),
-        code: fields::code("code", &info.code)?,
+        code: fields::code("code", &info.code).map_err(|error| error.to_string())?,
         committed: info.committed_bytes,
         closed: Timestamp::from_raw(info.closed),
         sealed: info.sealed,
@@ -187,6 +220,7 @@ struct MirrorFetch {
 
 impl MirrorFetch {
     async fn run(self, mut have: u64) {
+        let _running = Running { targets: Arc::clone(&self.targets), volume: self.volume };
         let limits = &self.inner.config.limits;
         let mut pause = limits.backoff_min;
         let mut failed_checks = 0;
@@ -235,7 +269,7 @@ impl MirrorFetch {
             let wanted = usize::try_from(target - have).unwrap_or(usize::MAX).min(length);
             let path = range_path(self.volume, self.generation, have, wanted);
             let bulk = Arc::clone(&self.source.link().bulk);
-            let bytes = bulk.get(&path, wanted, RANGE_DEADLINE).await.map_err(|error| {
+            let bytes = bulk.get_some(&path, wanted, RANGE_DEADLINE).await.map_err(|error| {
                 self.source.prefer_another();
                 FetchFailure { reason: error.to_string(), corrupt: false }
             })?;
@@ -248,11 +282,26 @@ impl MirrorFetch {
             if reached > have {
                 return Ok(reached);
             }
-            // Not even one whole needle: take the largest that one can be, once.
-            if received < wanted || length >= RANGE_BYTES_MAX {
-                return Err(FetchFailure { reason: format!("{received} bytes hold no whole needle"), corrupt: true });
+            // Not even one whole needle: take the largest that one can be, once. A short answer is a slow link.
+            let corrupt = received == wanted;
+            if !corrupt || length >= RANGE_BYTES_MAX {
+                return Err(FetchFailure { reason: format!("{received} bytes hold no whole needle"), corrupt });
             }
             length = RANGE_BYTES_MAX;
+        }
+    }
+}
+
+/// Lets another fetch of the volume start, however this one ended.
+struct Running {
+    targets: Targets,
+    volume: VolumeId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(target) = self.targets.lock().get_mut(&self.volume) {
+            target.fetching = false;
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct BulkClient {
     permits: Semaphore,
 }
 
+/// How long a body may bring nothing.
+const STALL_MAX: Duration = Duration::from_secs(20);
 /// Text of an error answer that is worth keeping.
 const REASON_LENGTH_MAX: usize = 300;
 
@@ -72,20 +74,41 @@ impl BulkClient {
         })
     }
 
-    /// GETs `path` and returns the body, which must not be longer than `limit` bytes.
+    /// GETs `path` and returns the whole body, which must not be longer than `limit` bytes.
     pub async fn get(&self, path: &str, limit: usize, deadline: Duration) -> Result<Bytes, BulkError> {
+        self.fetch(path, limit, deadline, false).await
+    }
+
+    /// The same, but a body that stalls after some bytes is returned as far as it came.
+    pub async fn get_some(&self, path: &str, limit: usize, deadline: Duration) -> Result<Bytes, BulkError> {
+        self.fetch(path, limit, deadline, true).await
+    }
+
+    async fn fetch(
+        &self,
+        path: &str,
+        limit: usize,
+        deadline: Duration,
+        partial_is_useful: bool,
+    ) -> Result<Bytes, BulkError> {
         let exchange = async {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
             let mut connection = self.connection().await?;
-            let body = self.exchange(&mut connection, path, limit).await?;
-            if !connection.is_closed() {
+            let (body, whole) = self.exchange(&mut connection, path, limit, partial_is_useful).await?;
+            if whole && !connection.is_closed() {
                 self.idle.lock().push(connection); // bounded by the permits
             }
             Ok(body)
         };
-        tokio::time::timeout(deadline, exchange)
-            .await
-            .unwrap_or_else(|_| Err(BulkError::Deadline { address: self.address.clone(), after: deadline }))
+        let result = tokio::time::timeout(deadline, exchange).await.unwrap_or_else(|_| Err(self.late(deadline)));
+        if matches!(result, Err(BulkError::Deadline { .. })) {
+            self.idle.lock().clear(); // the others went the same way in silence
+        }
+        result
+    }
+
+    fn late(&self, after: Duration) -> BulkError {
+        BulkError::Deadline { address: self.address.clone(), after }
     }
 
     async fn connection(&self) -> Result<SendRequest<Empty<Bytes>>, BulkError> {
@@ -120,7 +143,8 @@ impl BulkClient {
         connection: &mut SendRequest<Empty<Bytes>>,
         path: &str,
         limit: usize,
-    ) -> Result<Bytes, BulkError> {
+        partial_is_useful: bool,
+    ) -> Result<(Bytes, bool), BulkError> {
         let broke = |source| BulkError::Exchange { address: self.address.clone(), source };
         let request = Request::get(path)
             .header(header::HOST, self.address.as_str())
@@ -136,8 +160,16 @@ impl BulkClient {
             return Err(too_long(announced));
         }
         let mut bytes = BytesMut::with_capacity(announced as usize);
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(broke)?.into_data() {
+        loop {
+            let frame = match tokio::time::timeout(STALL_MAX, body.frame()).await {
+                Ok(Some(frame)) => frame.map_err(broke)?,
+                Ok(None) => break,
+                Err(_) if status.is_success() && partial_is_useful && !bytes.is_empty() => {
+                    return Ok((bytes.freeze(), false));
+                }
+                Err(_) => return Err(self.late(STALL_MAX)),
+            };
+            if let Ok(data) = frame.into_data() {
                 if bytes.len() + data.len() > limit_here {
                     return Err(too_long((bytes.len() + data.len()) as u64));
                 }
@@ -145,7 +177,7 @@ impl BulkClient {
             }
         }
         if status.is_success() {
-            return Ok(bytes.freeze());
+            return Ok((bytes.freeze(), true));
         }
         let reason = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_LENGTH_MAX)]).into_owned();
         Err(BulkError::Status { address: self.address.clone(), status, reason })

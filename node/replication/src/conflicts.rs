@@ -51,10 +51,11 @@ impl Replication {
         let inner = &self.inner;
         let view = |partition| {
             let what = "read conflicts";
-            inner
-                .meta
-                .local_view(partition)
-                .map_err(|source| ReplicationError::Meta { what, datacenter: inner.own(), source })
+            inner.meta.local_view(partition).map_err(|source| ReplicationError::Meta {
+                what,
+                datacenter: inner.own(),
+                source,
+            })
         };
         let catalog = view(PartitionId::CATALOG)?;
         let mut rows = Vec::new();

@@ -24,6 +24,9 @@ use crate::sources::Source;
 use crate::status::CachedReports;
 use crate::{ReplicationConfig, ReplicationError, blob_lane, metadata_lane};
 
+/// Clocks of peers that are needed to call our own wrong.
+const PEERS_TO_JUDGE_MIN: usize = 2;
+
 /// The running driver; clones share it.
 #[derive(Clone)]
 pub struct Replication {
@@ -43,7 +46,6 @@ pub(crate) struct Inner {
     /// Bumped when this datacenter's volumes or registry have news for peers.
     pub volumes_moved: watch::Sender<u64>,
     pub cached: CachedReports,
-    started: Instant,
 }
 
 impl Replication {
@@ -80,7 +82,6 @@ impl Replication {
             report_now: Notify::new(),
             volumes_moved: watch::Sender::new(1),
             cached: CachedReports::default(),
-            started: Instant::now(),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {
@@ -103,8 +104,9 @@ impl Replication {
 }
 
 impl Inner {
+    /// Counts suspended time too, like the clocks of peers.
     pub fn monotonic_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.clock.monotonic_ms()
     }
 
     pub fn own(&self) -> DatacenterId {
@@ -192,6 +194,7 @@ impl Inner {
                 WatermarkReport { source: source.id(), meta, data, reported_at, parked, held }
             })
             .collect();
+        self.check_clock();
         let known = self.control.watermarks();
         let moved = reports.iter().any(|report| {
             known.iter().find(|old| old.source == report.source).is_none_or(|old| {
@@ -200,6 +203,26 @@ impl Inner {
         });
         if moved && let Err(error) = self.control.report_watermarks(reports).await {
             tracing::warn!(%error, "commit a watermark report");
+        }
+    }
+}
+
+impl Inner {
+    /// A source's wall clock minus ours, in milliseconds, if it was read lately.
+    pub fn clock_offset_ms(&self, source: &Source) -> Option<i64> {
+        source.facts.lock().clock.offset_ms(self.monotonic_ms(), self.clock.wall().unix_ms())
+    }
+
+    /// Rule 10: a clock that disagrees with most peers gives no stamps, and says so. One peer is no majority: with two
+    /// datacenters nobody can say whose clock is wrong, and the one that is behind holds the other's stream instead
+    /// (ADR 0007).
+    fn check_clock(&self) {
+        let offsets: Vec<i64> = self.sources.values().filter_map(|source| self.clock_offset_ms(source)).collect();
+        if offsets.len() < PEERS_TO_JUDGE_MIN {
+            return;
+        }
+        if let Err(error) = self.clock.check_peers(&offsets) {
+            tracing::error!(%error, "this node's clock is off; writes are refused until it is right");
         }
     }
 }
@@ -226,7 +249,13 @@ async fn close_periodically(inner: Arc<Inner>) {
             continue;
         }
         (bytes, closed_at) = (bytes_now, Instant::now());
-        let Ok(now) = inner.clock.next_waiting().await else { continue };
+        let now = match inner.clock.next_waiting().await {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::warn!(%error, "the volumes can't be closed");
+                continue;
+            }
+        };
         inner.volumes.close_through(now);
         if let Err(error) = inner.control.close_registry(now).await {
             tracing::debug!(%error, "close the volume registry");

@@ -27,3 +27,18 @@ pub enum ReplicationError {
     #[error("{text:?} is no point to wait for; write `now`")]
     BadUntil { text: String },
 }
+
+/// A failed call in words, with what lies beneath: "tcp connect error" alone helps nobody.
+pub(crate) fn reason_of(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    meridian_wire::fields::detail(&text)
+}

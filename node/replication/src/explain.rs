@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ReplicationError;
 use crate::driver::{Inner, Replication};
+use crate::error::reason_of;
 
 /// What is known of a key; field names are an interface.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,10 +47,11 @@ pub struct VersionAt {
 pub(crate) fn own_version(inner: &Inner, bucket: BucketId, key: &ObjectKey) -> Result<ExplainReply, ReplicationError> {
     let partition = partition_of(bucket, key, inner.meta.partition_count());
     let what = "read a key";
-    let view = inner
-        .meta
-        .local_view(partition)
-        .map_err(|source| ReplicationError::Meta { what, datacenter: inner.own(), source })?;
+    let view = inner.meta.local_view(partition).map_err(|source| ReplicationError::Meta {
+        what,
+        datacenter: inner.own(),
+        source,
+    })?;
     let mut reply = ExplainReply { partition: u32::from(partition.0), ..ExplainReply::default() };
     let Some(row) = queries::object_row(&view, bucket, key)? else { return Ok(reply) };
     reply.found = true;
@@ -78,10 +80,11 @@ impl Replication {
     pub async fn explain(&self, bucket: &BucketName, key: &ObjectKey) -> Result<Explanation, ReplicationError> {
         let inner = &self.inner;
         let what = "read the catalog";
-        let catalog = inner
-            .meta
-            .local_view(PartitionId::CATALOG)
-            .map_err(|source| ReplicationError::Meta { what, datacenter: inner.own(), source })?;
+        let catalog = inner.meta.local_view(PartitionId::CATALOG).map_err(|source| ReplicationError::Meta {
+            what,
+            datacenter: inner.own(),
+            source,
+        })?;
         let row = queries::bucket(&catalog, bucket)?.filter(|row| row.is_active());
         let id = row.ok_or_else(|| ReplicationError::NoSuchBucket { bucket: bucket.to_string() })?.id;
         let asked = inner.sources.values().map(|source| async move {
@@ -93,14 +96,15 @@ impl Replication {
             };
             let deadline = inner.config.limits.call_deadline;
             let reply = call(deadline, request, |request| async move { client.explain(request).await }).await;
-            (source.peer.name.to_string(), reply.map_err(|status| status.message().to_owned()))
+            (source.peer.name.to_string(), reply.map_err(|status| reason_of(&status)))
         });
         let own = own_version(inner, id, key)?;
         let partition = own.partition as u16;
         let mut replies = vec![(inner.config.datacenter_name.to_string(), Ok(own))];
         replies.extend(join_all(asked).await);
 
-        let greatest = replies.iter().filter_map(|(_, reply)| reply.as_ref().ok()).map(|r| (r.timestamp, r.origin)).max();
+        let greatest =
+            replies.iter().filter_map(|(_, reply)| reply.as_ref().ok()).map(|r| (r.timestamp, r.origin)).max();
         let mut versions: Vec<VersionAt> =
             replies.into_iter().map(|(name, reply)| self.version_at(name, reply, greatest)).collect();
         versions.sort_by(|a, b| a.datacenter.cmp(&b.datacenter));
@@ -133,7 +137,7 @@ impl Replication {
             Ok(reply) => reply,
         };
         let wins = greatest == Some((reply.timestamp, reply.origin));
-        let elsewhere = reply.chunks_count - reply.chunks_here_count;
+        let elsewhere = reply.chunks_count.saturating_sub(reply.chunks_here_count);
         let reason = match (wins, elsewhere) {
             (false, _) => "a newer version is on its way".to_owned(),
             (true, 0) => String::new(),
@@ -168,7 +172,9 @@ fn verdict(versions: &[VersionAt]) -> String {
         (None, "", _) => "no datacenter has the key".to_owned(),
         (None, silent, _) => format!("no datacenter that answered has the key; {silent} did not answer"),
         (Some(winner), "", "") => format!("all datacenters have the version written in {}", origin_of(winner)),
-        (Some(winner), "", behind) => format!("the version written in {} wins; {behind} will follow", origin_of(winner)),
+        (Some(winner), "", behind) => {
+            format!("the version written in {} wins; {behind} will follow", origin_of(winner))
+        }
         (Some(winner), silent, _) => {
             format!("of what answered, the version written in {} wins; {silent} did not answer", origin_of(winner))
         }

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use meridian_index::RemoteOutcome;
 use meridian_meta::MetaError;
 use meridian_replicator::{Batch, Cursor, Effect, Event, Stream, StreamState};
@@ -25,14 +25,18 @@ use meridian_wire::{call, fields, unpack_entries};
 use tokio::time::MissedTickBehavior;
 
 use crate::driver::Inner;
+use crate::error::reason_of;
 use crate::sources::{LaneState, Source};
 
 /// How often this node looks which partitions it leads.
 const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Smallest answer that is asked for on a link that is too slow for more.
+const BATCH_BYTES_MIN: usize = 16 << 10;
+
 /// What a task under way has come to.
 enum Completion {
-    Pulled { asked: Vec<PartitionId>, reply: Result<PullLogsReply, tonic::Status> },
+    Pulled { call: u64, asked: Vec<PartitionId>, reply: Result<PullLogsReply, tonic::Status> },
     Event { partition: PartitionId, event: Event },
 }
 
@@ -42,6 +46,9 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
     let mut lane = MetadataLane {
         streams: BTreeMap::new(),
         wanted: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        last_call: 0,
+        bytes_max: LOG_BATCH_SIZE_MAX,
         running: FuturesUnordered::new(),
         inner,
         source,
@@ -55,6 +62,11 @@ struct MetadataLane {
     streams: BTreeMap<PartitionId, Stream>,
     /// Streams that want a pull and are in none.
     wanted: BTreeMap<PartitionId, Cursor>,
+    /// The call that each stream's pull is in: the answer to an older one is not for it any more.
+    calls: BTreeMap<PartitionId, u64>,
+    last_call: u64,
+    /// Bytes asked for in one answer: halved while answers do not arrive in time, so that a slow link gets through.
+    bytes_max: usize,
     running: FuturesUnordered<BoxFuture<'static, Completion>>,
 }
 
@@ -65,11 +77,18 @@ impl MetadataLane {
         loop {
             if !self.wanted.is_empty() {
                 let wanted = std::mem::take(&mut self.wanted);
-                self.running.push(self.start_pull(wanted));
+                let pull = self.start_pull(wanted);
+                self.running.push(pull);
             }
             tokio::select! {
                 biased;
-                Some(completion) = self.running.next(), if !self.running.is_empty() => self.complete(completion),
+                Some(completion) = self.running.next(), if !self.running.is_empty() => {
+                    self.complete(completion);
+                    // All that has ended by now, so that partitions which want a pull again share one.
+                    while let Some(Some(completion)) = self.running.next().now_or_never() {
+                        self.complete(completion);
+                    }
+                }
                 _ = leadership.tick() => self.follow_leadership(),
             }
         }
@@ -114,21 +133,24 @@ impl MetadataLane {
         }
     }
 
-    fn start_pull(&self, wanted: BTreeMap<PartitionId, Cursor>) -> BoxFuture<'static, Completion> {
+    fn start_pull(&mut self, wanted: BTreeMap<PartitionId, Cursor>) -> BoxFuture<'static, Completion> {
         let limits = self.inner.config.limits.clone();
         let request = PullLogsRequest {
             caller: self.inner.config.local.caller(),
             cursors: wanted.iter().map(|(partition, cursor)| cursor_message(*partition, cursor)).collect(),
-            bytes_max: LOG_BATCH_SIZE_MAX as u32,
+            bytes_max: self.bytes_max as u32,
             wait_ms: limits.long_poll.as_millis() as u32,
             accept_zstd: true,
         };
-        let asked = wanted.into_keys().collect();
+        self.last_call += 1;
+        let call_id = self.last_call;
+        let asked: Vec<PartitionId> = wanted.into_keys().collect();
+        self.calls.extend(asked.iter().map(|partition| (*partition, call_id)));
         let mut client = self.source.client();
         Box::pin(async move {
             let deadline = limits.long_poll + limits.call_grace;
             let reply = call(deadline, request, |request| async move { client.pull_logs(request).await }).await;
-            Completion::Pulled { asked, reply }
+            Completion::Pulled { call: call_id, asked, reply }
         })
     }
 
@@ -150,27 +172,38 @@ impl MetadataLane {
     fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Event { partition, event } => self.step(partition, event),
-            Completion::Pulled { asked, reply: Ok(reply) } => self.take_reply(asked, reply),
-            Completion::Pulled { asked, reply: Err(status) } => {
-                self.source.prefer_another();
-                let reason = status.message().to_owned();
-                self.source.update(|facts| facts.metadata_lane = LaneState::Failing { reason: reason.clone() });
-                for partition in asked {
-                    self.step(partition, Event::PullFailed { reason: reason.clone() });
+            Completion::Pulled { call, mut asked, reply } => {
+                asked.retain(|partition| self.calls.get(partition) == Some(&call));
+                match reply {
+                    Ok(reply) => self.take_reply(asked, reply),
+                    Err(status) => self.take_failure(asked, &status),
                 }
             }
         }
     }
 
+    fn take_failure(&mut self, asked: Vec<PartitionId>, status: &tonic::Status) {
+        self.source.prefer_another();
+        if status.code() == tonic::Code::DeadlineExceeded {
+            self.bytes_max = (self.bytes_max / 2).max(BATCH_BYTES_MIN);
+        }
+        let reason = reason_of(status);
+        self.source.update(|facts| facts.metadata_lane = LaneState::Failing { reason: reason.clone() });
+        for partition in asked {
+            self.step(partition, Event::PullFailed { reason: reason.clone() });
+        }
+    }
+
     fn take_reply(&mut self, asked: Vec<PartitionId>, reply: PullLogsReply) {
-        let wall = self.inner.clock.wall();
+        self.bytes_max = (self.bytes_max * 2).min(LOG_BATCH_SIZE_MAX);
+        let now_ms = self.inner.monotonic_ms();
         let source_wall = Timestamp::from_raw(reply.source_wall);
         let mut batches: BTreeMap<u32, PartitionBatch> =
             reply.batches.into_iter().map(|batch| (batch.partition, batch)).collect();
         self.source.update(|facts| {
             facts.metadata_lane = LaneState::Answered;
-            facts.clock_offset_ms = source_wall.unix_ms() as i64 - wall.unix_ms() as i64;
-            for (partition, batch) in &batches {
+            facts.clock.read(now_ms, source_wall.unix_ms());
+            for (partition, batch) in batches.iter().filter(|(_, batch)| batch.refusal == Refusal::None as i32) {
                 facts.heads.insert(PartitionId(*partition as u16), batch.head_sequence);
             }
         });
@@ -180,13 +213,9 @@ impl MetadataLane {
                     let event = self.batch_event(batch);
                     self.step(partition, event);
                 }
-                // No news: the stream is still waiting for its pull, which is simply asked again.
+                // No news: the stream still waits for its pull, which is asked again.
                 None => {
-                    let stream = self.streams.get(&partition);
-                    if let Some(cursor) = stream
-                        .and_then(Stream::cursor)
-                        .filter(|_| stream.is_some_and(|stream| *stream.state() == StreamState::Pulling))
-                    {
+                    if let Some(cursor) = self.streams.get(&partition).and_then(Stream::pulling) {
                         self.wanted.insert(partition, *cursor);
                     }
                 }
@@ -195,7 +224,7 @@ impl MetadataLane {
     }
 
     fn batch_event(&self, batch: PartitionBatch) -> Event {
-        let detail = || batch.refusal_detail.clone();
+        let detail = || fields::detail(&batch.refusal_detail);
         match Refusal::try_from(batch.refusal) {
             Ok(Refusal::None) => {}
             Ok(Refusal::NeedsFullSync) => return Event::NeedsFullSync,

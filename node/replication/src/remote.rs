@@ -18,6 +18,7 @@ use meridian_wire::replication::FenceRequest;
 use crate::bulk_client::BulkError;
 use crate::bulk_server::needle_path;
 use crate::driver::Replication;
+use crate::error::reason_of;
 use crate::sources::{LaneState, Source};
 
 /// Deadline of one proxied read at one datacenter; a chunk is at most 4 MiB.
@@ -28,7 +29,7 @@ impl RemoteBytes for Replication {
     async fn fetch(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError> {
         let mut holders: Vec<&Arc<Source>> = self.inner.sources.values().collect();
         // The owner first, and those that do not answer last: they are still asked, but nobody waits for them first.
-        holders.sort_by_key(|source| {
+        holders.sort_by_cached_key(|source| {
             let failing = matches!(source.facts.lock().blob_lane, LaneState::Failing { .. });
             (failing, source.id() != fid.volume.datacenter())
         });
@@ -76,7 +77,7 @@ impl Replication {
         let deadline = self.inner.config.limits.call_deadline;
         let reply = call(deadline, request, |request| async move { client.fence_bucket(request).await })
             .await
-            .map_err(|status| unreachable(status.message().to_owned()))?;
+            .map_err(|status| unreachable(reason_of(&status)))?;
         let positions = reply
             .positions
             .iter()

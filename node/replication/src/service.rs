@@ -7,16 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meridian_control::VolumeState;
 use meridian_index::queries;
 use meridian_replicator::{PullDecision, decide_pull};
 use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
 use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
 use meridian_wire::replication::replication_server::Replication as ReplicationRpc;
 use meridian_wire::replication::{
-    AwaitReply, AwaitRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply, FenceRequest, HelloReply, HelloRequest,
-    PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply, StatusRequest, VolumeInfo,
-    VolumesReply, VolumesRequest,
+    AwaitReply, AwaitRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply, FenceRequest,
+    HelloReply, HelloRequest, PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply,
+    StatusRequest, VolumeInfo, VolumesReply, VolumesRequest,
 };
 use meridian_wire::{Peer, fields, pack_entries};
 use tokio::time::Instant;
@@ -31,6 +30,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const AWAIT_MAX: Duration = Duration::from_secs(100);
 /// How long an answer with news waits for more of it: a commit every millisecond shall not cost an exchange each.
 const PULL_LINGER: Duration = Duration::from_millis(4);
+/// The same for lists of volumes.
+const LIST_LINGER: Duration = Duration::from_millis(8);
 /// Most cursors in one pull: every partition and the catalog.
 const CURSORS_MAX: usize = meridian_types::limits::PARTITIONS_MAX as usize + 1;
 
@@ -97,17 +98,14 @@ impl ReplicationRpc for ReplicationService {
         }
         let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
         let mut advanced = inner.meta.advanced();
-        loop {
-            advanced.borrow_and_update();
-            if has_news(inner, &request)? {
-                tokio::time::sleep_until(until.min(Instant::now() + PULL_LINGER)).await;
-                break;
-            }
+        advanced.borrow_and_update();
+        while !has_news(inner, &request)? {
             match tokio::time::timeout_at(until, advanced.changed()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => tokio::time::sleep_until(until.min(Instant::now() + PULL_LINGER)).await,
                 Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
                 Err(_) => break,
             }
+            advanced.borrow_and_update();
         }
         let batches = collect_batches(inner, &request)?;
         Ok(Response::new(PullLogsReply { batches, source_wall: inner.clock.wall().raw() }))
@@ -120,7 +118,8 @@ impl ReplicationRpc for ReplicationService {
         let mut moved = inner.volumes_moved.subscribe();
         while *moved.borrow_and_update() == request.known_version {
             match tokio::time::timeout_at(until, moved.changed()).await {
-                Ok(Ok(())) => {}
+                // A group commit every millisecond shall not cost a list each.
+                Ok(Ok(())) => tokio::time::sleep_until(until.min(Instant::now() + LIST_LINGER)).await,
                 Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
                 Err(_) => break,
             }
@@ -137,10 +136,13 @@ impl ReplicationRpc for ReplicationService {
                     generation: record.generation.0,
                     epoch: record.epoch.0,
                     code: record.code.to_string(),
-                    // A volume whose file is not there yet holds nothing, and closes nothing.
-                    committed_bytes: state.as_ref().map_or(0, |state| state.committed),
-                    closed: state.as_ref().map_or(0, |state| state.closed.raw()),
-                    sealed: record.state == VolumeState::Sealed,
+                    // A sealed volume has its sealed length whatever its file here has left (rules 2, 13).
+                    committed_bytes: record
+                        .sealed_length
+                        .unwrap_or_else(|| state.as_ref().map_or(0, |state| state.committed)),
+                    // Nothing in a volume is stamped at or below its creation, also while it has no file yet.
+                    closed: state.as_ref().map_or(record.created, |state| state.closed.max(record.created)).raw(),
+                    sealed: record.sealed_length.is_some(),
                     mirrored_here: record.mirrors.contains(&peer.datacenter),
                     primary: record.primary.0,
                 }
@@ -195,7 +197,9 @@ impl ReplicationRpc for ReplicationService {
         let (inner, _) = self.inner(request.caller.as_ref())?;
         let bucket = fields::bucket("bucket", &request.bucket)?;
         let key = request.key.parse().map_err(|error| Status::invalid_argument(format!("key: {error}")))?;
-        Ok(Response::new(explain::own_version(inner, bucket, &key).map_err(|error| Status::internal(error.to_string()))?))
+        Ok(Response::new(
+            explain::own_version(inner, bucket, &key).map_err(|error| Status::internal(error.to_string()))?,
+        ))
     }
 }
 
@@ -330,7 +334,7 @@ impl News {
     ) -> Result<PartitionBatch, Status> {
         let failed =
             |error: &dyn std::fmt::Display| Status::internal(format!("partition {}: {error}", cursor.partition));
-        let incarnation = self.head.position.incarnation;
+        let incarnation = fields::position("position", cursor.position.as_ref())?.incarnation;
         let entries = match self.from {
             Some(from) => {
                 queries::log_entries(&self.view, inner.own(), incarnation, from, LOG_BATCH_ENTRIES_MAX, bytes_max)

@@ -3,7 +3,7 @@
 //! Link facts are derived anew from each call, so that no stale "offline" outlives a recovered peer. Nothing here is
 //! durable: cursors live in the partitions, mirrors in the volumes, reports in control.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,12 +45,48 @@ pub struct SourceFacts {
     /// Whether the last call of either lane was answered.
     pub metadata_lane: LaneState,
     pub blob_lane: LaneState,
-    /// The source's wall clock minus ours when they last spoke, in milliseconds.
-    pub clock_offset_ms: i64,
+    pub clock: ClockOffset,
     /// Volumes whose next range could not be had, with the reason; listed and retried (rule 5).
     pub parked: BTreeMap<VolumeId, String>,
     /// Volumes whose fetch is in back-off.
     pub retrying: BTreeMap<VolumeId, String>,
+}
+
+/// The source's wall clock, held against our monotonic one: a jump of our own wall clock then shows at once, and is not
+/// vouched for by what was read before it.
+///
+/// A reply's transit makes the source look behind and never ahead, so the greatest reading of the last minute is the
+/// best: on a slow link the others would hide lag.
+#[derive(Debug, Default)]
+pub struct ClockOffset {
+    /// When each reading was taken, and how far the source's wall clock was above our monotonic one; in milliseconds.
+    readings: VecDeque<(u64, i64)>,
+}
+
+/// How long a reading counts, and how many are kept.
+const CLOCK_READING_AGE_MS_MAX: u64 = 60_000;
+const CLOCK_READINGS_MAX: usize = 64;
+
+impl ClockOffset {
+    /// `now_ms` is our monotonic clock's, `source_unix_ms` the source's wall clock's.
+    pub fn read(&mut self, now_ms: u64, source_unix_ms: u64) {
+        while self.readings.front().is_some_and(|(at, _)| !is_fresh(*at, now_ms))
+            || self.readings.len() >= CLOCK_READINGS_MAX
+        {
+            self.readings.pop_front();
+        }
+        self.readings.push_back((now_ms, source_unix_ms as i64 - now_ms as i64));
+    }
+
+    /// The source's wall clock minus ours, in milliseconds; None without a fresh reading.
+    pub fn offset_ms(&self, now_ms: u64, wall_unix_ms: u64) -> Option<i64> {
+        let fresh = self.readings.iter().filter(|(at, _)| is_fresh(*at, now_ms));
+        fresh.map(|(_, above)| above + now_ms as i64 - wall_unix_ms as i64).max()
+    }
+}
+
+fn is_fresh(at_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(at_ms) <= CLOCK_READING_AGE_MS_MAX
 }
 
 /// One lane of a link.
@@ -113,5 +149,26 @@ impl Source {
 
     pub fn moved(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_reply_does_not_make_the_source_look_behind() {
+        let mut clock = ClockOffset::default();
+        clock.read(1_000, 501_000); // the source is 500 s above our monotonic clock
+        clock.read(13_000, 501_000); // the same, 12 s on the way
+        assert_eq!(clock.offset_ms(13_000, 513_000), Some(0));
+    }
+
+    #[test]
+    fn a_jump_of_our_own_clock_shows_at_once_and_old_readings_end() {
+        let mut clock = ClockOffset::default();
+        clock.read(1_000, 501_000);
+        assert_eq!(clock.offset_ms(2_000, 502_000 + 57_000), Some(-57_000));
+        assert_eq!(clock.offset_ms(1_001 + CLOCK_READING_AGE_MS_MAX, 502_000), None);
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::{Inner, Replication};
-use crate::sources::{LaneState, Source};
+use crate::sources::{LaneState, Source, SourceFacts};
 
 /// Behind by more than this is worth a look, by more than the second worth a call.
 const LAG_WARN_MS: u64 = 10_000;
@@ -75,8 +75,8 @@ pub struct DatacenterStatus {
 pub enum LagState {
     Ok,
     Warn,
-    Critical,
     Unknown,
+    Critical,
     Down,
     Clock,
     Held,
@@ -128,8 +128,8 @@ pub(crate) fn own_report(inner: &Inner) -> StatusReply {
         .meta
         .partitions()
         .filter_map(|partition| inner.meta.local_view(partition).ok())
-        .filter_map(|view| queries::conflicts(&view, None, CONFLICTS_COUNTED_MAX).ok())
-        .map(|rows| rows.len() as u64)
+        .filter_map(|view| queries::state(&view).ok())
+        .map(|state| state.conflicts)
         .sum();
     StatusReply {
         datacenter: u32::from(inner.own().get()),
@@ -147,24 +147,22 @@ pub(crate) fn own_report(inner: &Inner) -> StatusReply {
     }
 }
 
-/// Conflicts are counted up to this many a partition.
-const CONFLICTS_COUNTED_MAX: usize = 10_000;
-
 fn source_status(inner: &Inner, source: &Source, committed: &[WatermarkReport]) -> SourceStatus {
     let report = committed.iter().find(|report| report.source == source.id());
     let slowest = inner.slowest_partition(source.id());
-    let facts = source.facts.lock();
     let applied: BTreeMap<PartitionId, u64> = inner
         .meta
         .partitions()
         .filter_map(|p| Some((p, inner.cursor(p, source.id()).ok()?.position.sequence.0)))
         .collect();
+    let clock_offset_ms = inner.clock_offset_ms(source).unwrap_or(0);
+    let facts = source.facts.lock();
     let pending_entries = facts
         .heads
         .iter()
         .map(|(partition, head)| head.saturating_sub(applied.get(partition).copied().unwrap_or(0)))
         .sum();
-    let (state, reason) = link_state(&facts.streams, &facts.metadata_lane, &facts.blob_lane, pending_entries);
+    let (state, reason) = link_state(&facts, pending_entries);
     let backing_off = facts.streams.values().filter(|s| matches!(s, StreamState::Backoff { .. })).count();
     SourceStatus {
         source: u32::from(source.id().get()),
@@ -178,17 +176,12 @@ fn source_status(inner: &Inner, source: &Source, committed: &[WatermarkReport]) 
         pending_bytes: facts.watermark.pending_bytes(),
         parked_ranges_count: facts.parked.len() as u64,
         retrying_count: (backing_off + facts.retrying.len()) as u32,
-        clock_offset_ms: facts.clock_offset_ms,
+        clock_offset_ms,
     }
 }
 
-fn link_state(
-    streams: &BTreeMap<PartitionId, StreamState>,
-    metadata_lane: &LaneState,
-    blob_lane: &LaneState,
-    pending_entries: u64,
-) -> (LinkState, String) {
-    for (partition, state) in streams {
+fn link_state(facts: &SourceFacts, pending_entries: u64) -> (LinkState, String) {
+    for (partition, state) in &facts.streams {
         if let StreamState::Held { reason, .. } = state {
             let state = match reason {
                 HoldReason::Skewed { .. } => LinkState::ClockSkewed,
@@ -198,12 +191,19 @@ fn link_state(
             return (state, format!("partition {partition}: {reason}"));
         }
     }
-    match (metadata_lane, blob_lane) {
+    match (&facts.metadata_lane, &facts.blob_lane) {
         (LaneState::Failing { reason }, _) => (LinkState::Down, format!("metadata lane: {reason}")),
         (_, LaneState::Failing { reason }) => (LinkState::Down, format!("blob lane: {reason}")),
         (LaneState::Untried, _) => (LinkState::Unspecified, "not connected yet".to_owned()),
-        _ if pending_entries > 0 => (LinkState::CatchingUp, String::new()),
-        _ => (LinkState::Ok, String::new()),
+        _ => {
+            let backing_off = facts.streams.iter().find_map(|(partition, state)| match state {
+                StreamState::Backoff { reason, .. } => Some(format!("partition {partition} is retried: {reason}")),
+                _ => None,
+            });
+            let retrying = || facts.retrying.iter().next().map(|(volume, why)| format!("volume {volume}: {why}"));
+            let reason = backing_off.or_else(retrying).unwrap_or_default();
+            (if pending_entries > 0 { LinkState::CatchingUp } else { LinkState::Ok }, reason)
+        }
     }
 }
 
@@ -211,7 +211,7 @@ fn link_state(
 pub(crate) fn held_back_by(inner: &Inner, source: &Source, wanted: Timestamp) -> String {
     let (meta, data) = inner.watermarks(source);
     let facts = source.facts.lock();
-    let (state, reason) = link_state(&facts.streams, &facts.metadata_lane, &facts.blob_lane, 0);
+    let (state, reason) = link_state(&facts, 0);
     let what = if meta < wanted {
         let partition = inner.slowest_partition(source.id()).map_or(PartitionId(0), |(partition, _)| partition);
         format!("metadata is {} ms behind (partition {partition})", wanted.ms_since(meta))
@@ -260,10 +260,9 @@ impl Replication {
         match self.inner.sources.get(&id) {
             None => (wall, Some(0)),
             Some(source) => {
-                let facts = source.facts.lock();
-                let known = facts.metadata_lane != LaneState::Untried;
-                let there = Timestamp::from_unix_ms(wall.unix_ms().saturating_add_signed(facts.clock_offset_ms));
-                (there, known.then_some(facts.clock_offset_ms))
+                let offset_ms = self.inner.clock_offset_ms(source);
+                let there = Timestamp::from_unix_ms(wall.unix_ms().saturating_add_signed(offset_ms.unwrap_or(0)));
+                (there, offset_ms)
             }
         }
     }

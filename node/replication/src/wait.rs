@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::ReplicationError;
 use crate::driver::Replication;
+use crate::error::reason_of;
 use crate::service::await_watermark;
 
 /// Longest single call; a longer wait asks again.
@@ -118,7 +119,7 @@ impl Replication {
             .map(|reply| Timestamp::from_raw(reply.timestamp))
             .map_err(|status| ReplicationError::Unreachable {
                 datacenter: name.to_owned(),
-                reason: format!("{}; leave it out with --from to wait for the others", status.message()),
+                reason: format!("{}; leave it out with --from to wait for the others", reason_of(&status)),
             })
     }
 
@@ -154,7 +155,7 @@ impl Replication {
                 Ok(reply) if reply.met => return None,
                 Ok(reply) if Instant::now() >= until => return failure(reply.reason),
                 Ok(_) => {}
-                Err(status) => return failure(status.message().to_owned()),
+                Err(status) => return failure(reason_of(&status)),
             }
         }
     }

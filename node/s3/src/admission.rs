@@ -88,6 +88,9 @@ impl Admission {
             let text = "Your request header section exceeds the maximum allowed size.";
             return Err(error(S3ErrorCode::RequestHeaderSectionTooLarge, text));
         }
+        if !is_percent_encoded(parts.uri.path()) {
+            return Err(error(S3ErrorCode::InvalidURI, "Couldn't parse the specified URI."));
+        }
         if parts.method == Method::POST && is_form(parts) {
             return Err(not_implemented("An upload by a browser form"));
         }
@@ -120,6 +123,13 @@ impl Admission {
             None => path.split_once('/').is_some_and(|(_, key)| !key.is_empty()),
         }
     }
+}
+
+/// Every percent sign begins an encoded byte; s3s would take any other for itself.
+fn is_percent_encoded(path: &str) -> bool {
+    let is_hex =
+        |digits: Option<&str>| digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    path.match_indices('%').all(|(at, _)| is_hex(path.get(at + 1..at + 3)))
 }
 
 fn is_form(parts: &Parts) -> bool {

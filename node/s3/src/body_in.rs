@@ -73,12 +73,16 @@ where
                 Some(Err(error)) => return this.fail(BodyFault::Disconnected(error.to_string())),
                 None => {
                     this.ended = true;
+                    this.context.set_body_ended();
                     match this.frames.as_ref().map_or(Ok(()), ChunkFrames::finish) {
                         Ok(()) => continue,
                         Err(fault) => return this.fail(fault),
                     }
                 }
             };
+            if this.body.is_end_stream() {
+                this.context.set_body_ended(); // who has read the last chunk need not ask for more
+            }
             match &mut this.frames {
                 None if bytes.is_empty() => {}
                 None => return Poll::Ready(Some(Ok(bytes))),
@@ -120,10 +124,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_plain_body_passes_with_its_length() {
-        let body = InboundBody::new(Full::new(Bytes::from_static(b"hello")), IDLE_MAX, None, context());
-        assert_eq!(body.remaining_length().exact(), Some(5));
+        let context = context();
+        let body = InboundBody::new(Full::new(Bytes::from_static(b"hello")), IDLE_MAX, None, Arc::clone(&context));
+        assert_eq!((body.remaining_length().exact(), context.body_ended()), (Some(5), false));
         let pieces: Vec<Bytes> = body.map(Result::unwrap).collect().await;
-        assert_eq!(pieces.concat(), b"hello");
+        assert_eq!((pieces.concat().as_slice(), context.body_ended()), (b"hello".as_slice(), true));
     }
 
     #[tokio::test]

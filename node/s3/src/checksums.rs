@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use http::HeaderMap;
-use meridian_object::{BodyFinish, ByteStream, Checksum, ChecksumAlgorithm, ObjectError, StreamError};
+use meridian_object::{BodyFinish, ByteStream, Checksum, ChecksumAlgorithm, CopyDigest, ObjectError, StreamError};
 use parking_lot::Mutex;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
 use s3s::dto::StreamingBlob;
@@ -41,6 +41,40 @@ pub(crate) fn name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Sha1 => "SHA1",
         ChecksumAlgorithm::Sha256 => "SHA256",
     }
+}
+
+/// The algorithm that a client asks for.
+///
+/// # Errors
+/// `InvalidRequest` for one that S3 does not know.
+pub(crate) fn named(text: &str) -> S3Result<ChecksumAlgorithm> {
+    let found = ALGORITHMS.into_iter().find(|algorithm| name(*algorithm) == text);
+    let valid = "Checksum algorithm provided is unsupported. Please try again with any of the valid types: \
+                 [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]";
+    found.ok_or_else(|| invalid_request(valid))
+}
+
+/// What CreateMultipartUpload asks for: an algorithm, and whether its checksums are of the whole object or of its parts.
+///
+/// # Errors
+/// `InvalidRequest` for a kind without its algorithm, or one that the algorithm does not have (S3).
+pub(crate) fn check_upload_checksum(algorithm: Option<&str>, kind: Option<&str>) -> S3Result<()> {
+    let algorithm = algorithm.map(named).transpose()?;
+    let Some(kind) = kind else { return Ok(()) };
+    let Some(algorithm) = algorithm else {
+        let text = "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.";
+        return Err(invalid_request(text));
+    };
+    let offered = match kind {
+        "COMPOSITE" => algorithm != ChecksumAlgorithm::Crc64Nvme,
+        "FULL_OBJECT" => !matches!(algorithm, ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256),
+        _ => return Err(invalid_request("Value for x-amz-checksum-type header is invalid.")),
+    };
+    if offered {
+        return Ok(());
+    }
+    let name = name(algorithm);
+    Err(invalid_request(format!("The {kind} checksum type cannot be used with the {name} checksum algorithm.")))
 }
 
 /// The header or trailer that carries it.
@@ -205,6 +239,20 @@ pub(crate) fn verified(
     });
     let computed = move || hasher.lock().take().map(Hasher::finish).unwrap_or_default();
     VerifiedBody { stream: Box::pin(stream), finish: Some(finish_with(promised, trailers, computed)) }
+}
+
+/// Computes a checksum of bytes that go by: nothing is promised of them, so nothing is compared.
+pub(crate) fn computed(algorithm: ChecksumAlgorithm) -> CopyDigest {
+    Box::new(move |body| {
+        let hasher = Arc::new(Mutex::new(Hasher::new(algorithm)));
+        let feeding = Arc::clone(&hasher);
+        let body: ByteStream = Box::pin(body.inspect_ok(move |bytes| feeding.lock().update(bytes)));
+        let finish: BodyFinish = Box::new(move || {
+            let hasher = std::mem::replace(&mut *hasher.lock(), Hasher::new(algorithm));
+            Ok(vec![Checksum { algorithm, value: hasher.finish(), composite: false }])
+        });
+        (body, finish)
+    })
 }
 
 fn finish_with(

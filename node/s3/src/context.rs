@@ -4,7 +4,7 @@
 //! Invariants: set once, by the stage that knows; a body's fault is the first one that happened.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::config::Principal;
@@ -52,11 +52,18 @@ pub(crate) struct RequestContext {
     operation: OnceLock<String>,
     principal: OnceLock<Arc<Principal>>,
     body_fault: OnceLock<BodyFault>,
+    body_ended: AtomicBool,
 }
 
 impl RequestContext {
     pub fn new(id: String) -> Arc<Self> {
-        Arc::new(Self { id, operation: OnceLock::new(), principal: OnceLock::new(), body_fault: OnceLock::new() })
+        Arc::new(Self {
+            id,
+            operation: OnceLock::new(),
+            principal: OnceLock::new(),
+            body_fault: OnceLock::new(),
+            body_ended: AtomicBool::new(false),
+        })
     }
 
     /// `"-"` until the request is routed.
@@ -83,6 +90,15 @@ impl RequestContext {
     /// The first fault stays: later ones are its consequences.
     pub fn set_body_fault(&self, fault: BodyFault) {
         let _ = self.body_fault.set(fault);
+    }
+
+    /// Whether the body was read to its end; a body that nobody read was not.
+    pub fn body_ended(&self) -> bool {
+        self.body_ended.load(Ordering::Acquire)
+    }
+
+    pub fn set_body_ended(&self) {
+        self.body_ended.store(true, Ordering::Release);
     }
 }
 

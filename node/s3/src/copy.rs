@@ -6,6 +6,7 @@ use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
 use crate::attributes::{AttributeHeaders, WriteOptions};
+use crate::checksums::{computed, named};
 use crate::conditions::{ReadConditions, write_condition};
 use crate::errors::{invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
@@ -58,6 +59,7 @@ impl Gateway {
             tags: directive("x-amz-tagging-directive", input.tagging_directive.as_ref().map(|it| it.as_str()))?,
             attributes: attributes.into_attributes()?,
             condition: write_condition(condition("if-match")?, condition("if-none-match")?)?,
+            digest: input.checksum_algorithm.map(|name| named(name.as_str())).transpose()?.map(computed),
         };
         let (outcome, _) = self.objects.copy(copy).await.map_err(failed(&extensions))?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);

@@ -11,7 +11,7 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::attributes::{AttributeHeaders, WriteOptions};
 use crate::auth::context_of;
-use crate::checksums::{of_whole_object, promised, verified};
+use crate::checksums::{check_upload_checksum, of_whole_object, promised, verified};
 use crate::conditions::{ReadConditions, copy_range, write_condition};
 use crate::errors::{error, not_implemented};
 use crate::gateway::{Gateway, failed};
@@ -34,6 +34,8 @@ impl Gateway {
             redirect: input.website_redirect_location.is_some(),
         }
         .check()?;
+        let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
+        check_upload_checksum(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let attributes = AttributeHeaders {
             content_type: input.content_type,

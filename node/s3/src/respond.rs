@@ -1,8 +1,9 @@
 //! One request, from hyper to its answer: an id, the checks of `admission`, s3s, and what every answer has in common.
 //!
 //! Invariants: every request gets an answer with its id; a panic is a 500 and a log entry, never a lost connection;
-//! an answer to HEAD and a 304 have no body; the access log names operation, path and status, and no query, because
-//! presigned signatures stand there.
+//! an answer to HEAD and a 304 have no body; a connection whose client may still send a body that nobody reads is not
+//! used again, and the answer says so; the access log names operation, path and status, and no query, because presigned
+//! signatures stand there.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode};
@@ -42,6 +44,7 @@ impl Responder {
         let context = RequestContext::new(self.ids.next());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let request_bytes = announced(request.headers());
+        let may_send_body = may_send_body(&request);
         let running = AssertUnwindSafe(self.run(request, &context)).catch_unwind();
         let answer = match running.await {
             Ok(answer) => answer,
@@ -51,7 +54,10 @@ impl Responder {
             }
         };
         let answer = answer.unwrap_or_else(error_answer);
-        let answer = decorate(answer, &method, &path, &context);
+        let mut answer = decorate(answer, &method, &path, &context);
+        if may_send_body && !context.body_ended() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.report(&context, &method, &path, &answer, request_bytes, started.elapsed());
         answer
     }
@@ -94,6 +100,14 @@ impl Responder {
     }
 }
 
+/// Whether bytes may follow this head on its connection. A client that expects `100 Continue` and gets its answer first
+/// can't tell whether the server still waits for the body, an empty one included: botocore takes the next answer on
+/// that connection for this one. HTTP/2 has a stream for each request.
+fn may_send_body(request: &Request<Incoming>) -> bool {
+    let expects = request.headers().contains_key(EXPECT);
+    request.version() <= Version::HTTP_11 && (expects || !request.body().is_end_stream())
+}
+
 fn internal_error() -> S3Error {
     error(S3ErrorCode::InternalError, "We encountered an internal error. Please try again.")
 }
@@ -129,12 +143,38 @@ fn decorate(answer: Response<Body>, method: &Method, path: &str, context: &Reque
     }
     let body = match body.bytes() {
         Some(xml) if is_error => Body::from(completed(&xml, path, &context.id)),
+        Some(xml) if has_raw_controls(&xml) => {
+            parts.headers.remove(CONTENT_LENGTH);
+            Body::from(without_raw_controls(&xml))
+        }
         _ => body,
     };
     if parts.headers.contains_key(CONTENT_LENGTH) {
         parts.headers.remove(TRANSFER_ENCODING);
     }
     Response::from_parts(parts, body)
+}
+
+/// Control characters that XML does not pass on as they are: a parser makes a line feed of a carriage return.
+fn is_raw_control(byte: u8) -> bool {
+    byte < b' ' && !matches!(byte, b'\t' | b'\n')
+}
+
+fn has_raw_controls(xml: &[u8]) -> bool {
+    xml.iter().any(|byte| is_raw_control(*byte))
+}
+
+/// A document whose control characters are references, as S3 writes those that stand in keys.
+fn without_raw_controls(xml: &[u8]) -> Bytes {
+    let mut document = Vec::with_capacity(xml.len() + 16);
+    for &byte in xml {
+        if is_raw_control(byte) {
+            document.extend_from_slice(format!("&#x{byte:X};").as_bytes());
+        } else {
+            document.push(byte);
+        }
+    }
+    Bytes::from(document)
 }
 
 /// An error document with what s3s leaves out: a message, the resource, the request's id.
@@ -226,6 +266,14 @@ mod tests {
         let mut answer = Response::new(Body::empty());
         answer.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_static("bytes 0-1/5"));
         assert_eq!(decorate(answer, &Method::HEAD, "/b/k", &context).status(), StatusCode::PARTIAL_CONTENT);
+    }
+
+    #[test]
+    fn control_characters_in_keys_survive_a_parser() {
+        let context = RequestContext::new("1".to_owned());
+        let answer = Response::new(Body::from(Bytes::from_static(b"<Key>a\rb\x01\n\t\xc3\xa9</Key>")));
+        let answer = decorate(answer, &Method::POST, "/b", &context);
+        assert_eq!(text(&answer), "<Key>a&#xD;b&#x1;\n\té</Key>");
     }
 
     #[test]

@@ -21,7 +21,10 @@ pub async fn replication_explain(connection: &ConnectionArgs, object: &str) -> R
         println!("{}", serde_json::to_string_pretty(&explanation)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}/{}   partition {}   {}\n", explanation.bucket, explanation.key, explanation.partition, explanation.verdict);
+    println!(
+        "{}/{}   partition {}   {}\n",
+        explanation.bucket, explanation.key, explanation.partition, explanation.verdict
+    );
     let mut rows = table(&["DC", "STATE", "WRITTEN IN", "AT", "SIZE", "ETAG", "BYTES HERE", "WINS", "REASON"]);
     for version in explanation.versions {
         rows.add_row(vec![

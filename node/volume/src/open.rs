@@ -129,6 +129,8 @@ pub(crate) fn open(
     if let Some(reason) = &failed {
         tracing::error!(volume = %state.volume, reason, "volume failed at its start");
     }
+    // What is gone was stamped below: a volume that lost bytes closes nothing (rule 13).
+    let closed = if recovered.acknowledged > recovered.committed { Timestamp::ZERO } else { recovered.last };
     Ok(Volume {
         identity,
         code: state.code,
@@ -141,8 +143,10 @@ pub(crate) fn open(
         deletes_damaged: deletes.damaged,
         tail: Mutex::new(Tail {
             committed: recovered.committed,
-            closed: recovered.last,
-            close_wanted: recovered.last,
+            // What is gone was stamped below: a volume that lost bytes closes nothing (rule 13).
+            closed,
+            close_wanted: closed,
+            acknowledged: recovered.acknowledged,
             in_flight: false,
             phase: state.phase,
             epoch: state.epoch,
@@ -172,6 +176,8 @@ struct Recovered {
     index: Index,
     journal: IndexJournal,
     committed: u64,
+    /// The greatest committed length that was recorded: above `committed` when acknowledged bytes are gone.
+    acknowledged: u64,
     last: Timestamp,
     damaged: Vec<DamagedRange>,
     failed: Option<String>,
@@ -199,7 +205,7 @@ impl Recovery<'_> {
             let last = journal.stamp().max(last_stamp(&scan));
             insert(&mut index, &scan);
             let damaged = [loaded.damaged, scan.damaged].concat();
-            return Ok(Recovered { index, journal, committed: length, last, damaged, failed });
+            return Ok(Recovered { index, journal, committed: length, acknowledged: recorded, last, damaged, failed });
         }
 
         let told = journal.through().min(length);
@@ -232,7 +238,7 @@ impl Recovery<'_> {
             journal.sync()?;
         }
         let damaged = [loaded.damaged, scanned.damaged].concat();
-        Ok(Recovered { index, journal, committed: end, last, damaged, failed: None })
+        Ok(Recovered { index, journal, committed: end, acknowledged: end, last, damaged, failed: None })
     }
 
     /// Rule 2: a replica beyond the sealed length truncates before it serves. Returns the file's length.

@@ -303,7 +303,7 @@ impl VolumeSet {
                 appender.stop();
             }
             drop(slot.volume.journal.lock()); // a mirror's append in flight ends
-            Ok(slot.volume.committed())
+            slot.volume.complete_length()
         })
         .await
     }

@@ -61,6 +61,8 @@ pub(crate) struct Tail {
     pub(crate) closed: Timestamp,
     /// No append gets a stamp up to this, but one that has such a stamp may be in flight.
     pub(crate) close_wanted: Timestamp,
+    /// The committed length recorded at the start: above `committed` when acknowledged bytes are gone.
+    pub(crate) acknowledged: u64,
     /// Stamps are given to needles that are not committed yet.
     pub(crate) in_flight: bool,
     pub(crate) phase: Phase,
@@ -235,7 +237,7 @@ impl Volume {
     /// A failed volume is not closed before it is sealed: what was in flight may still turn out to be there (rule 13).
     pub(crate) fn close_through(&self, t: Timestamp) -> bool {
         let mut tail = self.tail.lock();
-        if self.mirror || t <= tail.close_wanted {
+        if self.mirror || t <= tail.close_wanted || tail.acknowledged > tail.committed {
             return false;
         }
         tail.close_wanted = t;
@@ -267,6 +269,16 @@ impl Volume {
         drop(tail);
         self.bump();
         Ok(())
+    }
+
+    /// The committed length, as long as nothing that was acknowledged is missing from it (rule 1).
+    pub(crate) fn complete_length(&self) -> Result<u64, VolumeError> {
+        let tail = self.tail.lock();
+        if tail.committed < tail.acknowledged {
+            let (volume, committed, sealed) = (self.id(), tail.committed, tail.acknowledged);
+            return Err(VolumeError::Incomplete { volume, committed, sealed });
+        }
+        Ok(tail.committed)
     }
 
     /// Ends a fenced volume at `length`. The record comes first: a replica that is longer cuts itself before it serves

@@ -170,6 +170,8 @@ pub struct Elsewhere {
     pub fetches: Mutex<Vec<(Fid, Range<u32>)>>,
     pub unreachable: Mutex<bool>,
     pub reports: Mutex<Vec<FenceReport>>,
+    /// Replaces `reports` once they were told.
+    pub later_reports: Mutex<Option<Vec<FenceReport>>>,
     /// What was asked of the fences, in order.
     pub fences: Mutex<Vec<(BucketId, bool)>>,
 }
@@ -197,7 +199,11 @@ impl RemoteBuckets for Elsewhere {
     async fn fence(&self, bucket: BucketId, raised: bool) -> Result<Vec<FenceReport>, RemoteError> {
         self.fences.lock().push((bucket, raised));
         self.reachable()?;
-        Ok(self.reports.lock().clone())
+        let reports = self.reports.lock().clone();
+        if let Some(later) = self.later_reports.lock().take() {
+            *self.reports.lock() = later;
+        }
+        Ok(reports)
     }
 }
 

@@ -133,3 +133,13 @@ fn xml_bodies_must_announce_their_length() {
         assert_eq!(refused.status_code().unwrap().as_u16(), 411);
     }
 }
+
+#[test]
+fn a_path_is_percent_encoded_to_the_end() {
+    for path in ["/b/k", "/b/%25", "/b/a%2Bb%c3%A9"] {
+        assert_eq!(code(&parts("GET", path, &[("host", "h")])).0, "ok", "{path}");
+    }
+    for path in ["/b/%", "/b/%2", "/b/100%", "/b/%zz", "/b/%+1"] {
+        assert_eq!(code(&parts("GET", path, &[("host", "h")])), ("InvalidURI".to_owned(), 400), "{path}");
+    }
+}

@@ -103,3 +103,35 @@ fn the_texts_of_s3s_errors_are_understood() {
         assert_eq!(fault_of(text), fault);
     }
 }
+
+#[tokio::test]
+async fn copied_bytes_get_the_checksum_that_is_asked_for() {
+    let pieces = [Ok(Bytes::from_static(b"1234")), Ok(Bytes::from_static(b"56789"))];
+    let (body, finish) = computed(named("CRC32").unwrap())(Box::pin(futures::stream::iter(pieces)));
+    assert_eq!(body.try_collect::<Vec<_>>().await.unwrap().concat(), b"123456789");
+    assert_eq!(text(&finish().unwrap()[0], 0), "y/Q5Jg==");
+}
+
+#[test]
+fn uploads_ask_for_checksums_that_exist() {
+    for (algorithm, kind) in [
+        (None, None),
+        (Some("SHA1"), None),
+        (Some("SHA256"), Some("COMPOSITE")),
+        (Some("CRC32"), Some("COMPOSITE")),
+        (Some("CRC32C"), Some("FULL_OBJECT")),
+        (Some("CRC64NVME"), Some("FULL_OBJECT")),
+    ] {
+        assert!(check_upload_checksum(algorithm, kind).is_ok(), "{algorithm:?} {kind:?}");
+    }
+    for (algorithm, kind) in [
+        (Some("MD5"), None),
+        (None, Some("FULL_OBJECT")),
+        (Some("SHA1"), Some("FULL_OBJECT")),
+        (Some("CRC64NVME"), Some("COMPOSITE")),
+        (Some("CRC32"), Some("HALF")),
+    ] {
+        let refused = check_upload_checksum(algorithm, kind).unwrap_err();
+        assert_eq!(refused.code().as_str(), "InvalidRequest", "{algorithm:?} {kind:?}");
+    }
+}

@@ -414,6 +414,27 @@ async fn a_silent_body_times_out() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_an_unread_body_may_follow_is_closed_and_the_answer_says_so() {
+    let server = Server::start(GatewayLimits::default()).await;
+    let expecting = |body: &str| Signed::new(body).request("PUT", "/photos/a", &[("expect", "100-continue")]);
+    let refused = Signed { secret: "wrong", ..Signed::new("hello") };
+    let refused = refused.request("PUT", "/photos/a", &[("expect", "100-continue")]);
+    for (request, status) in [(expecting(""), 200), (refused, 403)] {
+        let mut client = server.connect().await;
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.head.contains("connection: close"), "{}", answer.head);
+        assert!(client.is_closed().await);
+    }
+    let mut client = server.connect().await;
+    for request in [put("/photos/a", "hello"), put("/photos/b", ""), get("/photos/a"), get("/photos/none")] {
+        let answer = client.ask(request).await;
+        assert!(!answer.head.contains("connection: close"), "{}", answer.head);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn past_the_limits_clients_are_told_to_slow_down() {
     let limits = GatewayLimits { connections_max: 1, ..Default::default() };
     let server = Server::start(limits).await;
