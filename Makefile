@@ -32,6 +32,7 @@ dev: build ## a three-datacenter cluster in one process; Ctrl-C stops it
 
 test: build ## every test
 	. .ci/env.sh; use_rocksdb_archive
+	bash .ci/install-test.sh
 	bash .ci/test.sh
 
 check: install ## fmt, clippy -D warnings, licences, tidy
@@ -45,8 +46,9 @@ bench: release ## the workloads of `meridian bench` against a cluster of its own
 	. .ci/env.sh
 	"$$CARGO_TARGET_DIR/release/meridian" bench --self-hosted $(ARGS)
 
-chaos: build ## the fault tests: SEEDS=n [SEED=k]
-	. .ci/env.sh; use_rocksdb_archive
-	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --locked -p meridian-chaos -- --nocapture
+chaos: install ## the simulation of the pure core: SEEDS=n [SEED=k]
+	. .ci/env.sh; build_rocksdb_archive; use_rocksdb_archive
+	# The whole workspace is selected, so that dependencies keep the features that they were built with.
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) cargo test --locked --workspace --test simulation short_run -- --nocapture
 
 .PHONY: help install build release dev test check bench chaos

@@ -286,7 +286,7 @@ impl TrafficClient {
 
     async fn list(&self) -> Result<()> {
         let path = format!("/{}?list-type=2&prefix=shared", self.plan.bucket);
-        self.served(Method::GET, &path, Bytes::new()).await.map(drop)
+        self.served(Method::GET, &path, Bytes::new()).await?.ok().map(drop)
     }
 
     /// Sends a request that must be served. A GET alone may be told why its bytes can't be had now, and when to ask

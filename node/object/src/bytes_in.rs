@@ -248,7 +248,6 @@ async fn append_chunk(
     _permit: Arc<OwnedSemaphorePermit>,
 ) -> Result<ChunkRef, ObjectError> {
     let length = u32::try_from(data.len()).expect("a chunk is at most CHUNK_SIZE_MAX");
-    let mut reason = String::new();
     for _ in 0..APPEND_ATTEMPTS_MAX {
         let volume = inner.control.lease_volume(code).await.map_err(control_error)?;
         let fid = inner.control.next_fid(volume).await.map_err(control_error)?;
@@ -259,17 +258,19 @@ async fn append_chunk(
             }
             Ok(Err(error)) if error.take_another() => {
                 tracing::warn!(%volume, %error, "an append failed; taking another volume");
-                reason = error.to_string();
             }
-            Ok(Err(error)) => return Err(ObjectError::unavailable(format!("the bytes could not be stored: {error}"))),
+            // The client hears that, not which file of which disk it was.
+            Ok(Err(error)) => {
+                tracing::error!(%volume, %error, "an append failed");
+                return Err(ObjectError::unavailable("the bytes could not be stored"));
+            }
             Err(_) => {
                 tracing::warn!(%volume, "an append takes too long; taking another volume");
-                reason = format!("volume {volume} takes too long");
             }
         }
         inner.control.report_failed(volume).await;
     }
-    Err(ObjectError::unavailable(format!("the bytes could not be stored: {reason}")))
+    Err(ObjectError::unavailable("the bytes could not be stored"))
 }
 
 fn control_error(error: ControlError) -> ObjectError {
@@ -278,7 +279,10 @@ fn control_error(error: ControlError) -> ObjectError {
         ControlError::Placement(error) => {
             ObjectError::InvalidArgument { argument: "replication", reason: error.to_string() }
         }
-        error => ObjectError::unavailable(format!("no volume for the bytes: {error}")),
+        error => {
+            tracing::error!(%error, "no volume for the bytes");
+            ObjectError::unavailable("no volume takes bytes now")
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use meridian_replicator::{RegistryReport, VolumeReport};
 use meridian_types::{DatacenterId, Epoch, FileGeneration, ReplicaCode, Timestamp, VolumeId};
-use meridian_volume::{VolumeError, VolumeHeader};
+use meridian_volume::{VOLUME_HEADER_SIZE, VolumeError, VolumeHeader};
 use meridian_wire::replication::{VolumeInfo, VolumesReply, VolumesRequest};
 use meridian_wire::{call, fields};
 use parking_lot::Mutex;
@@ -128,7 +128,8 @@ fn take_mirror_state(inner: &Inner, facts: &mut SourceFacts, volume: &RemoteVolu
     if !state.mirror || state.header.generation != volume.generation {
         return;
     }
-    if state.committed > volume.committed {
+    // A volume that has no file yet says 0, and a new mirror is its header.
+    if state.committed > volume.committed.max(VOLUME_HEADER_SIZE) {
         // Targets come from earlier reports, so a mirror is ahead only of a source that lost bytes (rule 1).
         facts.watermark.park(volume.id, volume.generation, 0..state.committed);
         let (has, had) = (volume.committed, state.committed);

@@ -49,8 +49,10 @@ pub struct BulkClient {
     permits: Semaphore,
 }
 
+/// How long a node may take to begin its answer: it only reads its disk. A link that is cut is noticed by this.
+const HEAD_MAX: Duration = Duration::from_secs(3);
 /// How long a body may bring nothing.
-const STALL_MAX: Duration = Duration::from_secs(20);
+const STALL_MAX: Duration = Duration::from_secs(10);
 /// Text of an error answer that is worth keeping.
 const REASON_LENGTH_MAX: usize = 300;
 
@@ -150,7 +152,10 @@ impl BulkClient {
             .header(header::HOST, self.address.as_str())
             .body(Empty::new())
             .expect("paths are made of digits and hex");
-        let answer = connection.send_request(request).await.map_err(broke)?;
+        let answer = tokio::time::timeout(HEAD_MAX, connection.send_request(request))
+            .await
+            .map_err(|_| self.late(HEAD_MAX))?
+            .map_err(broke)?;
         let status = answer.status();
         let mut body = answer.into_body();
         let limit_here = if status.is_success() { limit } else { 64 << 10 };

@@ -3,12 +3,15 @@
 //! Invariants: a fetch reaches only bytes that lie at the asked node (it is never proxied again); a fence is reported
 //! by every other member, or the call fails naming the one that can't be asked.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::StatusCode;
 use meridian_object::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
 use meridian_types::{BucketId, Fid, LogPosition, PartitionId};
@@ -23,6 +26,8 @@ use crate::sources::{LaneState, Source};
 
 /// Deadline of one proxied read at one datacenter; a chunk is at most 4 MiB.
 const FETCH_DEADLINE: Duration = Duration::from_secs(20);
+/// How long one holder may be silent until the next one is asked too.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
 
 #[async_trait]
 impl RemoteBytes for Replication {
@@ -35,9 +40,22 @@ impl RemoteBytes for Replication {
         });
         let length = (range.end - range.start) as usize;
         let path = needle_path(fid, range.start, range.end);
+        let mut waiting: VecDeque<&Arc<Source>> = holders.into();
+        let mut asked = FuturesUnordered::new();
         let mut unreachable = Vec::new();
-        for source in holders {
-            match source.link().bulk.get(&path, length, FETCH_DEADLINE).await {
+        loop {
+            if let Some(source) = waiting.pop_front() {
+                let path = &path;
+                asked.push(async move { (source, source.link().bulk.get(path, length, FETCH_DEADLINE).await) });
+            }
+            let (source, answer) = tokio::select! {
+                answered = asked.next() => match answered {
+                    Some(answered) => answered,
+                    None => break, // all have answered
+                },
+                () = tokio::time::sleep(HEDGE_AFTER), if !waiting.is_empty() => continue, // slow: ask the next one too
+            };
+            match answer {
                 Ok(bytes) if bytes.len() == length => return Ok(bytes),
                 Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), length, "a proxied read has the wrong length"),
                 Err(BulkError::Status { status: StatusCode::NOT_FOUND, .. }) => {}

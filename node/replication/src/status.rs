@@ -5,6 +5,7 @@
 //! measured at the asking moment against the source's clock as this node knows it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 use meridian_control::WatermarkReport;
@@ -23,6 +24,9 @@ use crate::sources::{LaneState, Source, SourceFacts};
 /// Behind by more than this is worth a look, by more than the second worth a call.
 const LAG_WARN_MS: u64 = 10_000;
 const LAG_CRITICAL_MS: u64 = 60_000;
+
+/// How long the screen waits for a datacenter's report before it shows its last one as stale.
+const STATUS_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// The last answer of each other datacenter.
 #[derive(Default)]
@@ -200,8 +204,9 @@ fn link_state(facts: &SourceFacts, pending_entries: u64) -> (LinkState, String) 
                 StreamState::Backoff { reason, .. } => Some(format!("partition {partition} is retried: {reason}")),
                 _ => None,
             });
+            let parked = || facts.parked.iter().next().map(|(volume, why)| format!("volume {volume} is parked: {why}"));
             let retrying = || facts.retrying.iter().next().map(|(volume, why)| format!("volume {volume}: {why}"));
-            let reason = backing_off.or_else(retrying).unwrap_or_default();
+            let reason = backing_off.or_else(parked).or_else(retrying).unwrap_or_default();
             (if pending_entries > 0 { LinkState::CatchingUp } else { LinkState::Ok }, reason)
         }
     }
@@ -226,15 +231,14 @@ impl Replication {
     /// Asks every member, this one included, and puts their reports on one screen.
     pub async fn status(&self) -> ReplicationStatus {
         let inner = &self.inner;
-        let deadline = inner.config.limits.call_deadline;
         let asked = inner.sources.values().map(|source| async move {
             let mut client = source.client();
             let request = StatusRequest { caller: inner.config.local.caller() };
-            let reply = call(deadline, request, |request| async move { client.status(request).await }).await.ok();
+            let reply =
+                call(STATUS_DEADLINE, request, |request| async move { client.status(request).await }).await.ok();
             (source.id(), reply)
         });
         let mut reports: BTreeMap<DatacenterId, (Option<StatusReply>, bool)> = BTreeMap::new();
-        reports.insert(inner.own(), (Some(own_report(inner)), false));
         for (id, reply) in join_all(asked).await {
             let mut cached = inner.cached.0.lock();
             let stale = reply.is_none();
@@ -243,6 +247,7 @@ impl Replication {
             }
             reports.insert(id, (cached.get(&id).cloned(), stale));
         }
+        reports.insert(inner.own(), (Some(own_report(inner)), false));
         self.screen(&reports)
     }
 
