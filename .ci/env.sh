@@ -1,5 +1,7 @@
 # Sourced by the Makefile and .ci/run: where builds go, and the RocksDB archive that all profiles share.
 # Everything lives in one cache folder outside the clone, so that a fresh clone builds warm.
+# A Rust that rustup has just installed is not yet on the PATH of the shell that asked for it.
+command -v cargo >/dev/null || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
 export MERIDIAN_CACHE="${MERIDIAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/meridian}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$MERIDIAN_CACHE/target}"
 rocksdb_version=$(sed -n '/^name = "librocksdb-sys"/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)

@@ -90,7 +90,8 @@ pub fn read_ready(path: &Path) -> Result<ReadyFile> {
 
 /// Writes a file whole or not at all.
 pub fn write_atomically(path: &Path, content: &[u8], private: bool) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
+    // The parent of a bare file name is the empty path, which can't be opened.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let partial = path.with_extension("partial");
     let mut file = std::fs::OpenOptions::new()
         .write(true)

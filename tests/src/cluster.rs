@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use crate::ports::PortRange;
 use crate::s3::S3;
 
+/// What `dev` is asked to write once everything answers, in the cluster's directory.
+const DEV_READY_FILE: &str = "dev-ready.json";
 /// How long a cluster may take to serve. Generous: the machine may be busy with other tests.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
 
@@ -193,7 +195,7 @@ impl Cluster {
             self.spawn(&name)?;
         }
         if self.options.shape == Shape::Dev {
-            let ready_file = self.directory.join("ready.json");
+            let ready_file = self.directory.join(DEV_READY_FILE);
             wait_until("the ready file", READY_DEADLINE, async || ready_file.exists()).await?;
             self.read_ready_file()?;
         }
@@ -243,7 +245,10 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path(name)?)?;
         let mut command = self.command(name);
         if self.options.shape == Shape::Dev {
-            command.arg("dev").args(["--datacenters", &self.options.datacenters.to_string()]);
+            std::fs::create_dir_all(&self.directory)?;
+            // A bare name, as a user types it.
+            command.current_dir(&self.directory).args(["dev", "--ready-file", DEV_READY_FILE]);
+            command.args(["--datacenters", &self.options.datacenters.to_string()]);
             command.args(["--port-base", &self.ports.base().to_string()]);
             command.args(["--partitions", &self.options.partitions.to_string()]);
             command.arg("--dir").arg(&self.directory);
