@@ -51,4 +51,12 @@ chaos: install ## the simulation of the pure core: SEEDS=n [SEED=k]
 	# The whole workspace is selected, so that dependencies keep the features that they were built with.
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) cargo test --locked --workspace --test simulation short_run -- --nocapture
 
-.PHONY: help install build release dev test check bench chaos
+compose-image: build ## the container image `meridian`, from the binary of `make build`
+	. .ci/env.sh
+	bash compose/image.sh "$$CARGO_TARGET_DIR/debug/meridian"
+
+compose-test: build ## the tour of compose/README.md over containers, checked
+	. .ci/env.sh
+	bash compose/test.sh "$$CARGO_TARGET_DIR/debug/meridian"
+
+.PHONY: help install build release dev test check bench chaos compose-image compose-test

@@ -8,5 +8,5 @@ status=${PIPESTATUS[0]}
 sum() { grep -E '^test result:' "$log" | sed -E "s/.* ([0-9]+) $1.*/\1/" | awk '{n += $1} END {print n + 0}'; }
 failed=$(sum failed)
 grep -E '^(test .* FAILED|---- .* stdout ----)' "$log" | head -50
-echo "meridian: $(sum passed) passed, $failed failed"
+echo "meridian: $(sum passed) passed, $failed failed" | tee "$CARGO_TARGET_DIR/test-summary"
 exit "$status"

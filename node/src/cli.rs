@@ -1,6 +1,5 @@
 //! The command line: words, flags and defaults. What they do stands in `commands/`.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +41,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Nodes, partitions and volumes of every datacenter.
     Status,
+    /// Whether the node at the endpoint serves: exit code 0, or 1 with what it lacks. Needs no keys.
+    Ready,
     /// How far each datacenter is behind, and waiting for it.
     #[command(subcommand)]
     Replication(ReplicationCommand),
@@ -79,9 +80,16 @@ pub struct InitArgs {
     /// The cluster's default replica code; without it every datacenter holds every byte.
     #[arg(long, value_name = "XYZ")]
     pub replication: Option<ReplicaCode>,
-    /// The address that nodes bind and are reached at.
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    pub address: IpAddr,
+    /// The host that nodes are reached at: an IP address, which they also bind, or a DNS name; `{node}` and
+    /// `{datacenter}` stand for their names.
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
+    pub address: String,
+    /// The host that nodes of other datacenters reach them at, where it differs; with the same stand-ins.
+    #[arg(long, value_name = "HOST")]
+    pub wan_address: Option<String>,
+    /// The host that ready.json names to clients, where it differs from the nodes' own.
+    #[arg(long, value_name = "HOST")]
+    pub public_address: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -89,6 +97,9 @@ pub struct NodeArgs {
     /// The node.toml of this node.
     #[arg(long)]
     pub config: PathBuf,
+    /// Where this node keeps its data, instead of the place that node.toml names.
+    #[arg(long, env = "MERIDIAN_DATA", value_name = "D")]
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

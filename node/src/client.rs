@@ -21,6 +21,9 @@ const ANSWER_SIZE_MAX: usize = 16 << 20;
 /// Deadline of a call that waits for nothing.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
+const ACCESS_KEY_VARIABLE: &str = "MERIDIAN_ACCESS_KEY";
+const SECRET_KEY_VARIABLE: &str = "MERIDIAN_SECRET_KEY";
+
 /// A command line that can't work; exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -34,15 +37,20 @@ pub struct AdminClient {
 }
 
 impl AdminClient {
-    /// Finds the endpoint and the keys: `--endpoint` with keys from the environment, else `--ready-file`, else the
-    /// ready file of the default development cluster.
+    /// Finds the endpoint and the keys: `--endpoint` with keys from the environment or the ready file, else
+    /// `--ready-file` alone, else the ready file of the default development cluster.
     pub fn connect(connection: &ConnectionArgs) -> Result<Self> {
         let (endpoint, access_key, secret_key) = match (&connection.endpoint, &connection.ready_file) {
+            (Some(endpoint), Some(path)) if std::env::var_os(ACCESS_KEY_VARIABLE).is_none() => {
+                let ready = read_ready(path)?;
+                (endpoint.clone(), ready.access_key, ready.secret_key)
+            }
             (Some(endpoint), _) => {
                 let key = |name: &str| {
-                    std::env::var(name).map_err(|_| UsageError(format!("--endpoint needs {name} in the environment")))
+                    let mend = format!("--endpoint needs {name} in the environment, or a --ready-file with keys");
+                    std::env::var(name).map_err(|_| UsageError(mend))
                 };
-                (endpoint.clone(), key("MERIDIAN_ACCESS_KEY")?, key("MERIDIAN_SECRET_KEY")?)
+                (endpoint.clone(), key(ACCESS_KEY_VARIABLE)?, key(SECRET_KEY_VARIABLE)?)
             }
             (None, ready_file) => {
                 let ready = find_ready(ready_file.as_deref())?;
@@ -103,6 +111,27 @@ impl AdminClient {
         }
         serde_json::from_slice(&body).with_context(|| format!("{uri} answered something else than expected"))
     }
+}
+
+/// What `/readyz` of an endpoint answers: the status and what is missing. It needs no keys.
+///
+/// # Errors
+/// When the endpoint does not answer within `CALL_DEADLINE`.
+pub async fn ask_ready(endpoint: &str) -> Result<(StatusCode, serde_json::Value)> {
+    let uri = format!("{}/readyz", endpoint.trim_end_matches('/'));
+    let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+    let request = Request::get(&uri).body(Full::default());
+    let request = request.map_err(|error| UsageError(format!("--endpoint {endpoint:?}: {error}")))?;
+    let exchange = async {
+        let (head, body) = http.request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_SIZE_MAX).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+        anyhow::Ok((head.status, body.to_bytes()))
+    };
+    let (status, body) = tokio::time::timeout(CALL_DEADLINE, exchange)
+        .await
+        .with_context(|| format!("{uri} did not answer within {} s", CALL_DEADLINE.as_secs()))?
+        .with_context(|| format!("reach {endpoint}; is the node running?"))?;
+    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
 fn error_text(status: StatusCode, body: &[u8]) -> String {

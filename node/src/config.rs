@@ -5,12 +5,13 @@
 //! names the field and the mend, and the process exits with 2.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use meridian_types::{ClusterId, DatacenterId, DatacenterName, NodeId, NodeName, ReplicaCode, limits};
 use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
 
 pub const CONFIG_VERSION: u32 = 1;
 
@@ -138,11 +139,11 @@ pub struct MemberSection {
     pub id: u32,
     pub name: String,
     pub rack: String,
-    pub s3: SocketAddr,
-    pub rest: SocketAddr,
-    pub grpc: SocketAddr,
-    pub bulk: SocketAddr,
-    pub gossip: SocketAddr,
+    pub s3: Address,
+    pub rest: Address,
+    pub grpc: Address,
+    pub bulk: Address,
+    pub gossip: Address,
 }
 
 /// One node of the cluster, checked.
@@ -151,11 +152,11 @@ pub struct Member {
     pub id: NodeId,
     pub name: NodeName,
     pub rack: String,
-    pub s3: SocketAddr,
-    pub rest: SocketAddr,
-    pub grpc: SocketAddr,
-    pub bulk: SocketAddr,
-    pub gossip: SocketAddr,
+    pub s3: Address,
+    pub rest: Address,
+    pub grpc: Address,
+    pub bulk: Address,
+    pub gossip: Address,
 }
 
 /// One datacenter, checked.
@@ -290,7 +291,7 @@ impl NodeConfig {
 fn check_datacenters(sections: &[DatacenterSection]) -> Result<Vec<Datacenter>, ConfigError> {
     let mut ids = BTreeSet::new();
     let mut names = BTreeSet::new();
-    let mut sockets: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    let mut sockets: BTreeMap<Address, String> = BTreeMap::new();
     let mut datacenters = Vec::new();
     for section in sections {
         let at = format!("datacenter {:?}", section.name);
@@ -310,8 +311,8 @@ fn check_datacenters(sections: &[DatacenterSection]) -> Result<Vec<Datacenter>, 
             if node.id == 0 || !node_ids.insert(node.id) || !names.insert(node.name.clone()) {
                 return Err(field(&at, "its id or name stands twice, or its id is 0", "give each node its own"));
             }
-            for address in [node.s3, node.rest, node.grpc, node.bulk] {
-                if let Some(other) = sockets.insert(address, node.name.clone()) {
+            for address in [&node.s3, &node.rest, &node.grpc, &node.bulk] {
+                if let Some(other) = sockets.insert(address.clone(), node.name.clone()) {
                     return Err(field(&at, format!("{address} is also used by node {other:?}"), "choose a free port"));
                 }
             }
@@ -319,11 +320,11 @@ fn check_datacenters(sections: &[DatacenterSection]) -> Result<Vec<Datacenter>, 
                 id: NodeId(node.id),
                 name,
                 rack: node.rack.clone(),
-                s3: node.s3,
-                rest: node.rest,
-                grpc: node.grpc,
-                bulk: node.bulk,
-                gossip: node.gossip,
+                s3: node.s3.clone(),
+                rest: node.rest.clone(),
+                grpc: node.grpc.clone(),
+                bulk: node.bulk.clone(),
+                gossip: node.gossip.clone(),
             });
         }
         datacenters.push(Datacenter { id, name, nodes });
@@ -356,7 +357,7 @@ mod tests {
     use super::*;
 
     fn member(id: u32, name: &str, port: u16) -> MemberSection {
-        let address = |n| SocketAddr::from(([127, 0, 0, 1], port + n));
+        let address = |n| Address::new("127.0.0.1", port + n).unwrap();
         MemberSection {
             id,
             name: name.into(),
@@ -414,7 +415,7 @@ mod tests {
         assert!(refusal(|f| f.cluster.partitions = 0).contains("cluster.partitions"));
         assert!(refusal(|f| f.datacenters[1].id = 1).contains("dc-b"));
         assert!(refusal(|f| f.datacenters[1].id = 0).contains("1..=254"));
-        assert!(refusal(|f| f.datacenters[1].nodes[0].s3 = f.datacenters[0].nodes[0].s3).contains("also used"));
+        assert!(refusal(|f| f.datacenters[1].nodes[0].s3 = f.datacenters[0].nodes[0].s3.clone()).contains("also used"));
         assert!(refusal(|f| f.node.name = "nobody".into()).contains("node.name"));
     }
 

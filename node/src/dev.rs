@@ -1,7 +1,6 @@
 //! `meridian dev`: a whole cluster in one process, over the same sockets, raft, gossip, mTLS and RocksDB as
 //! `meridian node`. Only memory is shared: one block cache and one write-buffer budget for all nodes.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -80,7 +79,9 @@ fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
         port_base: args.port_base,
         partitions: args.partitions,
         code: None,
-        address: Ipv4Addr::LOCALHOST.into(),
+        address: "127.0.0.1".into(),
+        wan_address: None,
+        public_address: None,
         limits: LimitsSection::default(),
     };
     plan.write()

@@ -11,7 +11,6 @@
 //! Invariants: nothing that exists is overwritten; secrets and keys are readable by their owner only.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,8 @@ use anyhow::{Context, Result, bail};
 use meridian_types::ReplicaCode;
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
+use crate::client::UsageError;
 use crate::config::{
     CONFIG_VERSION, ClusterSection, DatacenterSection, LimitsSection, MemberSection, NodeFile, NodeSection, Secrets,
     TimingSection,
@@ -44,8 +45,12 @@ pub struct ClusterPlan {
     pub partitions: u16,
     /// None: every datacenter holds every byte.
     pub code: Option<ReplicaCode>,
-    /// The address that nodes bind and are reached at.
-    pub address: IpAddr,
+    /// The host that nodes are reached at; `{node}` and `{datacenter}` stand for their names.
+    pub address: String,
+    /// The host that nodes of other datacenters reach them at, where it differs.
+    pub wan_address: Option<String>,
+    /// The host that `ready.json` names to clients, where it differs.
+    pub public_address: Option<String>,
     pub limits: LimitsSection,
 }
 
@@ -122,6 +127,10 @@ impl ClusterPlan {
         if u32::from(self.port_base) + u32::from(DATACENTER_PORTS) * u32::from(self.datacenters) > 65_536 {
             bail!("--port-base {}: the ports of {} datacenters do not fit above it", self.port_base, self.datacenters);
         }
+        for datacenter in 0..self.datacenters {
+            self.members(datacenter, &self.address)?;
+            self.members(datacenter, self.wan_address())?;
+        }
         let code = self.code.unwrap_or_else(|| ReplicaCode::every_datacenter(self.datacenters as u8));
         let missing = |what: &str, needed: u8, there: u16| -> Result<()> {
             if u16::from(needed) > there {
@@ -135,25 +144,38 @@ impl ClusterPlan {
         Ok(code)
     }
 
+    fn wan_address(&self) -> &str {
+        self.wan_address.as_deref().unwrap_or(&self.address)
+    }
+
     fn datacenter_name(index: u16) -> String {
         format!("dc-{}", char::from(b'a' + index as u8))
     }
 
-    fn members(&self, datacenter: u16) -> Vec<MemberSection> {
+    fn datacenter(&self, index: u16, host: &str) -> Result<DatacenterSection> {
+        let (name, nodes) = (Self::datacenter_name(index), self.members(index, host)?);
+        Ok(DatacenterSection { id: index as u8 + 1, name, nodes })
+    }
+
+    /// The nodes of a datacenter as those see them that reach them at `host`.
+    fn members(&self, datacenter: u16, host: &str) -> Result<Vec<MemberSection>> {
         (0..self.nodes)
             .map(|node| {
                 let base = self.port_base + DATACENTER_PORTS * datacenter + NODE_PORTS * node;
-                let address = |offset: u16| SocketAddr::new(self.address, base + offset);
-                MemberSection {
+                let name = format!("{}-{}", Self::datacenter_name(datacenter), node + 1);
+                let host = host.replace("{node}", &name);
+                let host = host.replace("{datacenter}", &Self::datacenter_name(datacenter));
+                let address = |offset: u16| Address::new(&host, base + offset);
+                Ok(MemberSection {
                     id: u32::from(node) + 1,
-                    name: format!("{}-{}", Self::datacenter_name(datacenter), node + 1),
+                    name,
                     rack: format!("rack-{}", node % self.racks + 1),
-                    s3: address(0),
-                    rest: address(1),
-                    grpc: address(2),
-                    bulk: address(3),
-                    gossip: address(4),
-                }
+                    s3: address(0)?,
+                    rest: address(1)?,
+                    grpc: address(2)?,
+                    bulk: address(3)?,
+                    gossip: address(4)?,
+                })
             })
             .collect()
     }
@@ -163,10 +185,11 @@ impl ClusterPlan {
     /// # Errors
     /// When the plan can't be met, or the directory already holds a cluster.
     pub fn write(&self) -> Result<ReadyFile> {
-        let code = self.check()?;
+        let code = self.check().map_err(|error| UsageError(format!("{error:#}")))?;
         let directory = &self.directory;
         if directory.join("ready.json").exists() {
-            bail!("{} already holds a cluster; choose another directory or remove it", directory.display());
+            let directory = directory.display();
+            bail!(UsageError(format!("{directory} already holds a cluster; choose another directory or remove it")));
         }
         std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let authority = Authority::create(&self.name)?;
@@ -185,19 +208,19 @@ impl ClusterPlan {
             secret_key: hex::encode(random::<20>()),
             gossip_key: hex::encode(random::<32>()),
         };
-        let datacenters: Vec<DatacenterSection> = (0..self.datacenters)
-            .map(|index| DatacenterSection {
-                id: index as u8 + 1,
-                name: Self::datacenter_name(index),
-                nodes: self.members(index),
-            })
-            .collect();
-        for datacenter in &datacenters {
+        let inside = (0..self.datacenters).map(|index| self.datacenter(index, &self.address));
+        let inside: Vec<DatacenterSection> = inside.collect::<Result<_>>()?;
+        let outside = (0..self.datacenters).map(|index| self.datacenter(index, self.wan_address()));
+        let outside: Vec<DatacenterSection> = outside.collect::<Result<_>>()?;
+        for (index, datacenter) in inside.iter().enumerate() {
+            // As this datacenter's nodes see the cluster: themselves from inside, the others over the WAN.
+            let mut seen = outside.clone();
+            seen[index] = datacenter.clone();
             for node in &datacenter.nodes {
-                self.write_node(&authority, &cluster, &secrets, &datacenters, datacenter, node)?;
+                self.write_node(&authority, &cluster, &secrets, &seen, datacenter, node)?;
             }
         }
-        let ready = ready_file(&datacenters, &secrets);
+        let ready = self.ready_file(&inside, &secrets)?;
         // Written last: its presence says that the cluster is whole.
         write_atomically(&directory.join("ready.json"), &serde_json::to_vec_pretty(&ready)?, true)?;
         Ok(ready)
@@ -235,36 +258,25 @@ impl ClusterPlan {
         };
         write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)
     }
-}
 
-fn ready_file(datacenters: &[DatacenterSection], secrets: &Secrets) -> ReadyFile {
-    let datacenters = datacenters
-        .iter()
-        .map(|dc| {
-            let nodes: Vec<ReadyNode> = dc
-                .nodes
-                .iter()
-                .map(|node| ReadyNode {
-                    name: node.name.clone(),
-                    s3: format!("http://{}", reachable(node.s3)),
-                    rest: format!("http://{}", reachable(node.rest)),
-                })
-                .collect();
-            ReadyDatacenter {
-                name: dc.name.clone(),
-                region: dc.name.clone(),
-                s3: nodes[0].s3.clone(),
-                rest: nodes[0].rest.clone(),
-                nodes,
-            }
-        })
-        .collect();
-    ReadyFile { datacenters, access_key: secrets.access_key.clone(), secret_key: secrets.secret_key.clone() }
-}
-
-/// The address a client on this machine uses for one that may be bound to all interfaces.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())) } else { address }
+    fn ready_file(&self, datacenters: &[DatacenterSection], secrets: &Secrets) -> Result<ReadyFile> {
+        let endpoint = |address: &Address| -> Result<String> {
+            Ok(match &self.public_address {
+                Some(host) => format!("http://{}", Address::new(host, address.port())?),
+                None => format!("http://{}", address.reachable()),
+            })
+        };
+        let datacenter = |dc: &DatacenterSection| -> Result<ReadyDatacenter> {
+            let node = |node: &MemberSection| -> Result<ReadyNode> {
+                Ok(ReadyNode { name: node.name.clone(), s3: endpoint(&node.s3)?, rest: endpoint(&node.rest)? })
+            };
+            let nodes: Vec<ReadyNode> = dc.nodes.iter().map(node).collect::<Result<_>>()?;
+            let (s3, rest) = (nodes[0].s3.clone(), nodes[0].rest.clone());
+            Ok(ReadyDatacenter { name: dc.name.clone(), region: dc.name.clone(), s3, rest, nodes })
+        };
+        let datacenters = datacenters.iter().map(datacenter).collect::<Result<_>>()?;
+        Ok(ReadyFile { datacenters, access_key: secrets.access_key.clone(), secret_key: secrets.secret_key.clone() })
+    }
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -288,9 +300,28 @@ mod tests {
             port_base: 9000,
             partitions: 4,
             code: None,
-            address: Ipv4Addr::LOCALHOST.into(),
+            address: "127.0.0.1".into(),
+            wan_address: None,
+            public_address: None,
             limits: LimitsSection::default(),
         }
+    }
+
+    #[test]
+    fn nodes_may_be_reached_by_name_and_clients_from_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = |address: &str| ClusterPlan {
+            address: address.into(),
+            wan_address: Some("{node}.wan.example".into()),
+            public_address: Some("127.0.0.1".into()),
+            ..plan(dir.path())
+        };
+        assert!(named("no host").write().unwrap_err().to_string().contains("write host:port"));
+        let ready = named("{node}.{datacenter}.example").write().unwrap();
+        assert_eq!(ready.datacenters[1].s3, "http://127.0.0.1:9100");
+        let config = NodeConfig::load(&node_files(dir.path()).unwrap()[1]).unwrap();
+        assert_eq!(config.member.grpc.to_string(), "dc-b-1.dc-b.example:9102");
+        assert_eq!(config.others[0].nodes[0].bulk.to_string(), "dc-a-1.wan.example:9003");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 warn (status) or a failed operation, 2 bad input, configuration, or a time-out.
 
+mod address;
 mod cli;
 mod client;
 mod commands;
@@ -56,6 +57,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(args) => commands::init(&args, cli.connection.json),
         Command::Node(args) => commands::node(&args).await,
         Command::Dev(args) => dev::run(&args, cli.connection.ready_file.as_deref()).await,
+        Command::Ready => commands::ready(&cli.connection).await,
         Command::Status => commands::status(&cli.connection).await,
         Command::Replication(ReplicationCommand::Status { watch }) => {
             commands::replication_status(&cli.connection, watch).await

@@ -5,7 +5,6 @@
 //! is started, so that a taken port fails the start with its number.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::address::Address;
 use crate::config::{LimitsSection, NodeConfig};
 use crate::identity::Identity;
 use crate::links::DatacenterLinks;
@@ -200,16 +200,17 @@ impl RunningNode {
 
 impl Listeners {
     async fn bind(config: &NodeConfig) -> Result<Self> {
-        let bind = async |name: &str, address: SocketAddr| {
+        let bind = async |name: &str, address: &Address| {
+            let address = address.bind();
             TcpListener::bind(address).await.with_context(|| {
                 format!("bind the {name} port {address}: is another node or process there? Choose another port")
             })
         };
         Ok(Self {
-            s3: bind("S3", config.member.s3).await?,
-            rest: bind("REST", config.member.rest).await?,
-            grpc: bind("gRPC", config.member.grpc).await?,
-            bulk: bind("bulk", config.member.bulk).await?,
+            s3: bind("S3", &config.member.s3).await?,
+            rest: bind("REST", &config.member.rest).await?,
+            grpc: bind("gRPC", &config.member.grpc).await?,
+            bulk: bind("bulk", &config.member.bulk).await?,
         })
     }
 }
@@ -255,13 +256,16 @@ async fn start_gossip(
 ) -> Result<Arc<ChitchatMembership>> {
     let seeds = config.datacenter.nodes.iter().filter(|node| node.id != config.member.id);
     let key = GossipKey::derive(&config.secrets.gossip_key_bytes()?, config.cluster, config.datacenter.id);
+    let address = &config.member.gossip;
+    let advertise = address.resolve().await.with_context(|| format!("resolve the own gossip address {address}"))?;
     let gossip = GossipConfig {
+        advertise: Some(advertise),
         interval: Duration::from_millis(config.timing.gossip_interval_ms),
         ..GossipConfig::new(
             config.cluster,
             (config.datacenter.id, config.member.id, config.member.name.clone()),
             boot_counter,
-            config.member.gossip,
+            address.bind(),
             seeds.map(|node| node.gossip.to_string()).collect(),
             key,
         )

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{short_bytes, table};
 use crate::cli::{ConnectionArgs, InitArgs, NodeArgs};
-use crate::client::AdminClient;
+use crate::client::{AdminClient, ask_ready, find_ready};
 use crate::config::{LimitsSection, NodeConfig};
 use crate::init::ClusterPlan;
 use crate::server::{ProcessMemory, RunningNode};
@@ -24,7 +24,9 @@ pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
         port_base: args.port_base,
         partitions: args.partitions,
         code: args.replication,
-        address: args.address,
+        address: args.address.clone(),
+        wan_address: args.wan_address.clone(),
+        public_address: args.public_address.clone(),
         limits: LimitsSection::default(),
     };
     let ready = plan.write()?;
@@ -45,7 +47,10 @@ pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
 
 /// Runs one node until it is told to stop.
 pub async fn node(args: &NodeArgs) -> Result<ExitCode> {
-    let config = NodeConfig::load(&args.config)?;
+    let mut config = NodeConfig::load(&args.config)?;
+    if let Some(data) = &args.data {
+        config.data = data.clone();
+    }
     let memory = ProcessMemory::new(&config.limits);
     let name = config.member.name.clone();
     let node = RunningNode::start(config, memory).await?;
@@ -61,6 +66,28 @@ pub async fn node(args: &NodeArgs) -> Result<ExitCode> {
     tracing::info!(node = %name, "stopping");
     node.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the asked node serves; for health checks and scripts.
+pub async fn ready(connection: &ConnectionArgs) -> Result<ExitCode> {
+    let endpoint = match &connection.endpoint {
+        Some(endpoint) => endpoint.clone(),
+        None => {
+            let ready = find_ready(connection.ready_file.as_deref())?;
+            ready.datacenters.first().context("the ready file names no datacenter")?.rest.clone()
+        }
+    };
+    let (status, answer) = ask_ready(&endpoint).await?;
+    let serves = status == http::StatusCode::OK;
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else if serves {
+        println!("{endpoint} serves");
+    } else {
+        let missing = answer["missing"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        println!("{endpoint} does not serve yet: lacks {}", missing.collect::<Vec<_>>().join(", "));
+    }
+    Ok(if serves { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Nodes, partitions and volumes of the asked datacenter.

@@ -6,7 +6,7 @@ mod inspect;
 mod replication;
 
 pub use bench::bench;
-pub use cluster::{init, node, status};
+pub use cluster::{init, node, ready, status};
 pub use inspect::{replication_conflicts, replication_explain, replication_parked};
 pub use replication::{replication_status, replication_wait};
 
