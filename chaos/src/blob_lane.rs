@@ -10,7 +10,7 @@ use meridian_replicator::{DataWatermark, RegistryReport};
 use meridian_types::{FileGeneration, VolumeId};
 
 use crate::network::Message;
-use crate::planted::PlantedBug;
+use crate::planted::{PlantedBug, ShellMistake};
 use crate::volume::{Mirror, Volume};
 use crate::world::{Event, World};
 
@@ -50,13 +50,9 @@ impl World {
     }
 
     /// A report has arrived. One that comes late is taken as well: reports only add.
-    pub fn take_volumes(&mut self, datacenter: usize, source: usize, call: u64, mut report: RegistryReport) {
+    pub fn take_volumes(&mut self, datacenter: usize, source: usize, call: u64, report: RegistryReport) {
         if !self.datacenters[datacenter].nodes[DRIVER].alive {
             return;
-        }
-        if self.has_bug(PlantedBug::UnknownVolumeIgnored) {
-            let (mirrors, rng) = (&self.datacenters[datacenter].mirrors, &mut self.rng);
-            report.volumes.retain(|volume| mirrors.contains_key(&volume.volume) || rng.chance(100));
         }
         let subject = &mut self.datacenters[datacenter];
         let lane = &mut subject.sources[source];
@@ -129,7 +125,7 @@ impl World {
             }
             return;
         }
-        if self.options.bug == Some(PlantedBug::MirrorCountsUnsynced) {
+        if self.options.bug == Some(PlantedBug::Shell(ShellMistake::MirrorCountsUnsynced)) {
             lane.watermark.have(volume, GENERATION, range.end);
         }
         mirror.failed_checks = 0;
@@ -158,10 +154,11 @@ impl World {
 
     /// The lane's node is gone: what it had written and not synced, and all that it remembered.
     pub fn crash_blob_lane(&mut self, datacenter: usize) {
+        let plant = self.plant();
         let subject = &mut self.datacenters[datacenter];
         subject.mirrors.values_mut().for_each(Mirror::crash);
         for source in &mut subject.sources {
-            source.watermark = DataWatermark::new(source.reported.1);
+            source.watermark = DataWatermark::planted(plant, source.reported.1);
             source.volumes_call = None;
         }
     }

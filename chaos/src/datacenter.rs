@@ -13,6 +13,7 @@ use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp, VolumeId
 use crate::group::Group;
 use crate::node::Node;
 use crate::oracle::DatacenterModel;
+use crate::planted::Sown;
 use crate::volume::{Mirror, Registry, Volume};
 use crate::{DATACENTERS, NODES};
 
@@ -42,14 +43,14 @@ pub struct Datacenter {
     pub incarnation: Incarnation,
     /// Its disks were restored once.
     pub restored: bool,
+    plant: Sown,
 }
 
 /// What a datacenter knows of another.
-#[derive(Default)]
 pub struct Source {
     /// By group.
     pub lanes: Vec<Lane>,
-    pub watermark: DataWatermark,
+    pub watermark: DataWatermark<Sown>,
     /// The last reports: W_meta and W_data.
     pub reported: (Timestamp, Timestamp),
     /// The call for volumes under way, and when it is given up.
@@ -75,7 +76,7 @@ pub struct DiskCopy {
 }
 
 impl Datacenter {
-    pub fn new(index: usize, partitions: usize, offsets_ms: [i64; NODES]) -> Self {
+    pub fn new(index: usize, partitions: usize, offsets_ms: [i64; NODES], plant: Sown) -> Self {
         let id = id_of(index);
         let partition = |group| {
             if group == partitions {
@@ -84,17 +85,23 @@ impl Datacenter {
                 PartitionId(u16::try_from(group).expect("a few partitions"))
             }
         };
-        let source = || Source { lanes: (0..=partitions).map(|_| Lane::default()).collect(), ..Source::default() };
+        let source = || Source {
+            lanes: (0..=partitions).map(|_| Lane::default()).collect(),
+            watermark: DataWatermark::planted(plant, Timestamp::ZERO),
+            reported: (Timestamp::ZERO, Timestamp::ZERO),
+            volumes_call: None,
+        };
         Self {
             id,
-            nodes: offsets_ms.into_iter().map(Node::new).collect(),
-            groups: (0..=partitions).map(|group| Group::new(id, partition(group))).collect(),
+            nodes: offsets_ms.into_iter().map(|offset_ms| Node::new(offset_ms, plant)).collect(),
+            groups: (0..=partitions).map(|group| Group::new(id, partition(group), plant)).collect(),
             registry: Registry::default(),
             mirrors: BTreeMap::new(),
             sources: (0..DATACENTERS).map(|_| source()).collect(),
             sync_ms_max: SYNC_MS_MAX,
             incarnation: Incarnation(0),
             restored: false,
+            plant,
         }
     }
 
@@ -135,7 +142,7 @@ impl Datacenter {
         }
         for (source, reported) in self.sources.iter_mut().zip(&copy.reported) {
             source.reported = *reported;
-            source.watermark = DataWatermark::new(reported.1);
+            source.watermark = DataWatermark::planted(self.plant, reported.1);
         }
         self.restored = true;
     }

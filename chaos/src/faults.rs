@@ -176,9 +176,6 @@ impl World {
                 self.datacenters[*datacenter].sync_ms_max = *sync_ms_max;
             }
             Fault::CopyDisks { datacenter } => {
-                for group in &mut self.datacenters[*datacenter].groups {
-                    group.settle_late_writes();
-                }
                 let copy = self.datacenters[*datacenter].copy_disks(&self.oracle.datacenters[*datacenter]);
                 self.disk_copies.insert(*datacenter, copy);
             }

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use meridian_index::{ListQuery, list, queries};
+use meridian_index::{ListQuery, list_planted, queries};
 use meridian_replicator::ClockError;
 use meridian_types::{Timestamp, VolumeId};
 
 use crate::datacenter::Place;
 use crate::oracle::KeyIndex;
-use crate::planted::PlantedBug;
 use crate::proposer::unreadable;
 use crate::volume::Volume;
 use crate::world::{Event, World};
@@ -157,7 +156,7 @@ impl World {
             let (mut items, mut truncated) = (BTreeMap::new(), false);
             for group in 0..self.partitions {
                 let kv = &self.datacenters[datacenter].groups[group].kv;
-                let page = list(kv, self.buckets[bucket].id, &query).map_err(unreadable)?;
+                let page = list_planted(self.plant(), kv, self.buckets[bucket].id, &query).map_err(unreadable)?;
                 truncated |= page.truncated;
                 for (key, version) in page.entries {
                     items.insert(key.as_str().to_owned(), version.body().map(|body| body.etag.clone()));
@@ -165,10 +164,8 @@ impl World {
                 items.extend(page.common_prefixes.into_iter().map(|common_prefix| (common_prefix, None)));
             }
             truncated |= items.len() > limit;
-            let greatest = items.last_key_value().map(|(item, _)| item.clone());
             let page: Vec<_> = items.into_iter().take(limit).collect();
-            let last = page.last().map(|(item, _)| item.clone());
-            after = if self.has_bug(PlantedBug::ListLosesRange) { greatest } else { last };
+            after = page.last().map(|(item, _)| item.clone());
             all.extend(page);
             if !truncated {
                 return Ok(all);

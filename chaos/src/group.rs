@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use meridian_index::kv::{MemoryKv, Overlay, WriteSet};
-use meridian_index::{IndexMachine, Machine, Operation, Response};
+use meridian_index::{IndexMachine, Machine, Operation, PlantedMachine, Response};
 use meridian_replicator::{Cursor, OriginCursor};
 use meridian_types::{DatacenterId, PartitionId, RequestId, Stamp, Timestamp};
 
+use crate::planted::Sown;
 use crate::{Checked, Violation};
 
 /// Applied commands between two snapshots.
@@ -62,7 +63,7 @@ pub struct ParkedPull {
 }
 
 pub struct Group {
-    pub machine: IndexMachine,
+    machine: PlantedMachine<Sown>,
     pub kv: MemoryKv,
     /// Everything after the snapshot.
     pub log: VecDeque<Slot>,
@@ -77,14 +78,12 @@ pub struct Group {
     pub commit_at_ms: u64,
     pub queue: VecDeque<Request>,
     pub parked: Vec<ParkedPull>,
-    /// Of a planted bug: rows that are written later than their cursor.
-    late_writes: WriteSet,
 }
 
 impl Group {
-    pub fn new(datacenter: DatacenterId, partition: PartitionId) -> Self {
+    pub fn new(datacenter: DatacenterId, partition: PartitionId, plant: Sown) -> Self {
         Self {
-            machine: IndexMachine { datacenter, partition },
+            machine: PlantedMachine { machine: IndexMachine { datacenter, partition }, plant },
             kv: MemoryKv::new(),
             log: VecDeque::new(),
             base: 0,
@@ -95,7 +94,6 @@ impl Group {
             commit_at_ms: 0,
             queue: VecDeque::new(),
             parked: Vec::new(),
-            late_writes: WriteSet::new(),
         }
     }
 
@@ -106,33 +104,22 @@ impl Group {
     }
 
     /// Applies the first command that is not applied, if its index is at most `through`.
-    pub fn apply_next(&mut self, through: u64, cursor_first: bool) -> Checked<Option<(Carries, Response)>> {
+    pub fn apply_next(&mut self, through: u64) -> Checked<Option<(Carries, Response)>> {
         let index = self.base + self.applied as u64;
         if index > through || self.applied >= self.log.len() {
             return Ok(None);
         }
         let slot = &mut self.log[self.applied];
         let carries = std::mem::replace(&mut slot.carries, Carries::Nothing);
-        let (mut writes, response) = run(&self.machine, &self.kv, &slot.command)?;
-        if cursor_first && matches!(carries, Carries::Remote { .. }) {
-            let is_first = |key: &[u8]| key.first().is_some_and(|letter| matches!(letter, b'c' | b's'));
-            self.late_writes.extend(writes.extract_if(.., |key, _| !is_first(key)));
-        }
+        let (writes, response) = run(&self.machine, &self.kv, &slot.command)?;
         self.kv.apply(writes);
         self.applied += 1;
         Ok(Some((carries, response)))
     }
 
-    pub fn settle_late_writes(&mut self) {
-        if !self.late_writes.is_empty() {
-            self.kv.apply(std::mem::take(&mut self.late_writes));
-        }
-    }
-
     /// The leader is gone. Of the commands that were not committed the first `kept` survive with their effects still to
     /// come; returns what the others carried.
     pub fn cut_suffix(&mut self, kept: usize) -> Vec<Carries> {
-        self.late_writes.clear();
         let lost = self.log.split_off(self.log.len().min(self.applied + kept));
         lost.into_iter().map(|slot| slot.carries).collect()
     }
@@ -178,11 +165,10 @@ impl Group {
         self.applied = 0;
         self.snapshot = kv.clone();
         self.kv = kv;
-        self.late_writes.clear();
     }
 }
 
-fn run(machine: &IndexMachine, kv: &MemoryKv, command: &[u8]) -> Checked<(WriteSet, Response)> {
+fn run(machine: &PlantedMachine<Sown>, kv: &MemoryKv, command: &[u8]) -> Checked<(WriteSet, Response)> {
     let mut view = Overlay::new(kv);
     let damaged = |error: String| Violation::new("C2", format!("{machine:?} stopped: {error}"));
     let response = machine.apply(&mut view, command).map_err(|error| damaged(error.to_string()))?;

@@ -41,7 +41,7 @@ mod watermarks;
 mod workload;
 mod world;
 
-pub use planted::PlantedBug;
+pub use planted::{PlantedBug, ShellMistake};
 pub use run::{Failure, Options, Report, run_seed};
 pub use tally::Tally;
 

@@ -6,7 +6,7 @@
 
 use meridian_index::queries;
 use meridian_replicator::{
-    Batch, Cursor, Effect, Event as StreamEvent, LogHead, PullDecision, PullRefusal, StreamState, decide_pull,
+    Batch, Cursor, Effect, Event as StreamEvent, LogHead, PullDecision, PullRefusal, StreamState, decide_pull_planted,
 };
 use meridian_types::Timestamp;
 use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
@@ -15,7 +15,7 @@ use crate::Checked;
 use crate::datacenter::{Lane, Place};
 use crate::group::ParkedPull;
 use crate::network::{Message, PullAnswer};
-use crate::planted::PlantedBug;
+use crate::planted::ShellMistake;
 use crate::proposer::unreadable;
 use crate::world::{Event, World};
 
@@ -86,7 +86,7 @@ impl World {
             if self.rng.chance(SHORT_BATCH_PER_MILLE) { 1 + self.rng.index(3) } else { LOG_BATCH_ENTRIES_MAX };
         let mut head = self.head(place)?;
         let (own, position) = (head.position.origin, cursor.position);
-        if self.has_bug(PlantedBug::UncommittedClosedTold)
+        if self.has_bug(ShellMistake::UncommittedClosedTold)
             && let Some(leader) = self.group(place).leader
         {
             head.closed = head.closed.max(self.datacenters[place.datacenter].nodes[leader].guard.last());
@@ -97,17 +97,7 @@ impl World {
         let kv = &self.datacenters[place.datacenter].groups[place.group].kv;
         let oldest = queries::oldest_kept(kv, own).map_err(unreadable)?;
         let hash = queries::entry_hash_at(kv, own, position.incarnation, position.sequence).map_err(unreadable)?;
-        let decision = if self.has_bug(PlantedBug::RestoredDiskUnnoticed) {
-            if position.sequence < head.position.sequence {
-                PullDecision::Serve { from: position.sequence.next() }
-            } else {
-                head.position = position;
-                PullDecision::UpToDate
-            }
-        } else {
-            decide_pull(&head, oldest, &position, hash)
-        };
-        let entries = match decision {
+        let entries = match decide_pull_planted(self.plant(), &head, oldest, &position, hash) {
             PullDecision::Serve { from } => {
                 let incarnation = position.incarnation;
                 queries::log_entries(kv, own, incarnation, from, entries_max, LOG_BATCH_SIZE_MAX).map_err(unreadable)?

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use meridian_replicator::{ClockConfig, ClockError, ClockGuard};
 use meridian_types::Timestamp;
 
+use crate::planted::Sown;
+
 /// Virtual time zero in Unix milliseconds.
 pub const START_UNIX_MS: u64 = 1_790_000_000_000;
 /// How long a peer's clock reading counts.
@@ -21,7 +23,8 @@ pub struct Node {
     pub offset_ms: i64,
     /// The offset that the node has when no fault is at work.
     pub offset_base_ms: i64,
-    pub guard: ClockGuard,
+    plant: Sown,
+    pub guard: ClockGuard<Sown>,
     pub bound_on_disk: Timestamp,
     pub bound_syncing: Option<Timestamp>,
     /// Their wall clock minus our monotonic one, and when it was read. Not minus our wall clock: a reading from before
@@ -30,13 +33,14 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(offset_ms: i64) -> Self {
+    pub fn new(offset_ms: i64, plant: Sown) -> Self {
         let mut node = Self {
             alive: true,
             life: 0,
             offset_ms,
             offset_base_ms: offset_ms,
-            guard: ClockGuard::new(ClockConfig::default(), None),
+            plant,
+            guard: ClockGuard::planted(plant, ClockConfig::default(), None),
             bound_on_disk: Timestamp::ZERO,
             bound_syncing: None,
             peer_clocks: BTreeMap::new(),
@@ -89,7 +93,7 @@ impl Node {
         self.alive = true;
         self.peer_clocks.clear();
         let bound = Some(self.bound_on_disk).filter(|bound| *bound > Timestamp::ZERO);
-        self.guard = ClockGuard::new(ClockConfig::default(), bound);
+        self.guard = ClockGuard::planted(self.plant, ClockConfig::default(), bound);
         let _ = self.guard.check_wall(self.wall(now_ms), now_ms); // a later jump is judged by this
     }
 }

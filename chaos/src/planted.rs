@@ -1,48 +1,67 @@
-//! Mistakes that the simulation's own shells can be told to make, so that the checkers are themselves checked.
-//! Invariant: each is a plausible shortcut of a shell and touches nothing of the shipped crates.
+//! Mistakes that a run can be told to make, so that the checkers are themselves checked: in the shipped pure code, by its
+//! own switches, or in the simulation's shells.
+//!
+//! Invariants: here is the only `Plant` but `Sound` (docs/adr/0015); a mistake of the shells is a plausible shortcut of
+//! a shell and touches nothing of the shipped crates.
+
+use meridian_types::{Plant, Planted};
 
 /// One mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlantedBug {
+    /// In the shipped code, at the line that its name stands for.
+    Core(Planted),
+    Shell(ShellMistake),
+}
+
+/// One mistake of the simulation's shells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShellMistake {
     /// A mutation is acknowledged when it is proposed.
     AcknowledgeBeforeSync,
-    /// The cursor of a batch is durable before its rows are.
-    CursorBeforeApply,
-    /// Mutations are stamped with the wall clock, past the guard.
-    WallClockStamp,
-    /// Tombstones are dropped after a fixed time, not after stable time.
-    TombstoneDroppedEarly,
-    /// LIST goes on behind the greatest item that any partition returned.
-    ListLosesRange,
-    /// A remote batch is proposed without its stamps being observed (rules 9, 10).
-    RemoteStampNotObserved,
     /// A mutation is stamped without its chunks' stamps being observed (rule 13).
     ChunkStampNotObserved,
-    /// Volumes not known yet are left out of the watermark (rule 13).
-    UnknownVolumeIgnored,
     /// A closed timestamp is told to peers without being committed (rule 9).
     UncommittedClosedTold,
     /// A proposal of unknown outcome is retried under a new request id (rule 11).
     FreshRequestOnRetry,
-    /// A datacenter on restored disks goes on in its old incarnation and compares no cursor (rule 7).
-    RestoredDiskUnnoticed,
     /// Mirrors report what they have written and not yet synced.
     MirrorCountsUnsynced,
 }
 
-impl PlantedBug {
-    pub const ALL: [PlantedBug; 12] = [
-        PlantedBug::AcknowledgeBeforeSync,
-        PlantedBug::CursorBeforeApply,
-        PlantedBug::WallClockStamp,
-        PlantedBug::TombstoneDroppedEarly,
-        PlantedBug::ListLosesRange,
-        PlantedBug::RemoteStampNotObserved,
-        PlantedBug::ChunkStampNotObserved,
-        PlantedBug::UnknownVolumeIgnored,
-        PlantedBug::UncommittedClosedTold,
-        PlantedBug::FreshRequestOnRetry,
-        PlantedBug::RestoredDiskUnnoticed,
-        PlantedBug::MirrorCountsUnsynced,
+impl ShellMistake {
+    const ALL: [ShellMistake; 5] = [
+        ShellMistake::AcknowledgeBeforeSync,
+        ShellMistake::ChunkStampNotObserved,
+        ShellMistake::UncommittedClosedTold,
+        ShellMistake::FreshRequestOnRetry,
+        ShellMistake::MirrorCountsUnsynced,
     ];
+}
+
+impl PlantedBug {
+    /// Every mistake: those of the shipped code first.
+    pub fn all() -> impl Iterator<Item = PlantedBug> {
+        let core = Planted::ALL.into_iter().map(PlantedBug::Core);
+        core.chain(ShellMistake::ALL.into_iter().map(PlantedBug::Shell))
+    }
+}
+
+/// The plant of a run's shipped code: at most one mistake.
+#[derive(Debug, Clone, Copy)]
+pub struct Sown(pub Option<Planted>);
+
+impl Sown {
+    pub fn new(bug: Option<PlantedBug>) -> Self {
+        match bug {
+            Some(PlantedBug::Core(planted)) => Self(Some(planted)),
+            Some(PlantedBug::Shell(_)) | None => Self(None),
+        }
+    }
+}
+
+impl Plant for Sown {
+    fn has(self, planted: Planted) -> bool {
+        self.0 == Some(planted)
+    }
 }

@@ -5,7 +5,6 @@
 
 use crate::blob_lane::DRIVER;
 use crate::datacenter::Place;
-use crate::planted::PlantedBug;
 use crate::workload::State;
 use crate::world::{Event, World};
 use crate::{Checked, NODES};
@@ -79,9 +78,7 @@ impl World {
             self.schedule(RESTORE_MS, Event::NodeUp { datacenter, node, life: life + 1 });
         }
         self.datacenters[datacenter].restore(&copy);
-        if !self.has_bug(PlantedBug::RestoredDiskUnnoticed) {
-            self.datacenters[datacenter].incarnation.0 += 1;
-        }
+        self.datacenters[datacenter].incarnation.0 += 1;
         for (operation_index, operation) in self.operations.iter_mut().enumerate() {
             if operation.datacenter != datacenter {
                 continue;

@@ -11,7 +11,7 @@ use meridian_types::{Stamp, Timestamp};
 
 use crate::datacenter::Place;
 use crate::group::{Carries, Flying, Request, Slot};
-use crate::planted::PlantedBug;
+use crate::planted::ShellMistake;
 use crate::world::{Event, World};
 use crate::{Checked, Violation};
 
@@ -70,7 +70,7 @@ impl World {
             flying.swap(0, 1);
             self.tally.add("shell: stamps proposed out of order", 1);
         }
-        if self.has_bug(PlantedBug::AcknowledgeBeforeSync) {
+        if self.has_bug(ShellMistake::AcknowledgeBeforeSync) {
             for proposal in &flying {
                 self.acknowledge_early(proposal.request.operation_index, proposal.stamp);
             }
@@ -86,17 +86,11 @@ impl World {
     }
 
     fn stamp_request(&mut self, place: Place, leader: usize, request: &Request) -> Checked<Result<Stamp, ClockError>> {
+        let is_observed = !self.has_bug(ShellMistake::ChunkStampNotObserved);
         let datacenter = &mut self.datacenters[place.datacenter];
         let id = datacenter.id;
-        if !self.options.bug.is_some_and(|bug| bug == PlantedBug::ChunkStampNotObserved) {
+        if is_observed {
             datacenter.nodes[leader].guard.observe(request.seen); // rule 13
-        }
-        if self.has_bug(PlantedBug::WallClockStamp) {
-            let wall = self.datacenters[place.datacenter].nodes[leader].wall(self.now_ms);
-            let greatest = self.state(place)?.greatest;
-            let stamp = Stamp::new(wall.max(greatest.next()), id);
-            self.check_stamp(stamp.timestamp)?;
-            return Ok(Ok(stamp));
         }
         let stamped = self.node_stamp(place.datacenter, leader);
         if let Ok(timestamp) = stamped {
@@ -128,7 +122,7 @@ impl World {
         let now_ms = self.now_ms;
         let node = &mut self.datacenters[place.datacenter].nodes[leader];
         let wall = node.wall(now_ms);
-        if let (Some(stamp), false) = (last, self.options.bug == Some(PlantedBug::RemoteStampNotObserved))
+        if let Some(stamp) = last
             && let Err(ClockError::Skewed { ahead_ms, .. }) = node.guard.observe_remote(wall, stamp.timestamp)
         {
             self.tally.add("… streams held for a clock", 1);
@@ -150,9 +144,7 @@ impl World {
     }
 
     pub fn apply_through(&mut self, place: Place, through: u64) -> Checked {
-        let cursor_first = self.has_bug(PlantedBug::CursorBeforeApply);
-        self.group(place).settle_late_writes();
-        while let Some((carries, response)) = self.group(place).apply_next(through, cursor_first)? {
+        while let Some((carries, response)) = self.group(place).apply_next(through)? {
             match (carries, response) {
                 (Carries::Local(flying), Response::Local(outcomes)) if flying.len() == outcomes.len() => {
                     for (proposal, outcome) in flying.into_iter().zip(outcomes) {
@@ -165,9 +157,7 @@ impl World {
                         RemoteOutcome::Applied(cursor) => {
                             self.check_remote_stamp(last, wall)?;
                             let keys = self.oracle.merge(place.datacenter, place.group, source, &places)?;
-                            if !cursor_first {
-                                self.check_rows(place.datacenter, &keys)?;
-                            }
+                            self.check_rows(place.datacenter, &keys)?;
                             StreamEvent::Applied { cursor }
                         }
                         RemoteOutcome::Ignored(cursor) => StreamEvent::Applied { cursor },

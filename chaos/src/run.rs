@@ -20,7 +20,7 @@ pub struct Options {
     pub partitions: Option<usize>,
     /// How often in a thousand runs a datacenter's disks are restored.
     pub restore_per_mille: u64,
-    /// A mistake of the simulation's shells, for the checkers to find.
+    /// A mistake, in the shipped code or in the simulation's shells, for the checkers to find.
     pub bug: Option<PlantedBug>,
 }
 

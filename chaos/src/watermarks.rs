@@ -3,13 +3,10 @@
 //!
 //! Invariant: a probe changes nothing but the reports.
 
-use meridian_index::kv::WriteSet;
-use meridian_index::{ObjectVersion, VersionKind, queries};
+use meridian_index::queries;
 use meridian_replicator::meta_watermark;
-use meridian_types::Timestamp;
 
 use crate::blob_lane::DRIVER;
-use crate::planted::PlantedBug;
 use crate::proposer::unreadable;
 use crate::volume::Mirror;
 use crate::workload::State;
@@ -18,8 +15,6 @@ use crate::{Checked, DATACENTERS, Violation};
 
 /// Time between two probes.
 const PROBE_MS: u64 = 200;
-/// Of a planted bug: how long a tombstone is kept.
-const TOMBSTONE_KEPT_MS: u64 = 300;
 
 impl World {
     pub fn probe(&mut self) -> Checked {
@@ -28,9 +23,6 @@ impl World {
                 self.report_watermarks(datacenter, source)?;
                 self.check_loss(source, datacenter)?;
             }
-        }
-        if self.has_bug(PlantedBug::TombstoneDroppedEarly) {
-            self.drop_tombstones()?;
         }
         if self.has_converged()? {
             self.converged = true;
@@ -100,25 +92,6 @@ impl World {
         }
         self.tally.add("C12 lost metadata above W_meta", lost_rows);
         self.tally.add("C12 lost bytes above W_data", lost_bytes);
-        Ok(())
-    }
-
-    /// Of a planted bug.
-    fn drop_tombstones(&mut self) -> Checked {
-        let before = Timestamp::from_unix_ms(self.true_time().unix_ms() - TOMBSTONE_KEPT_MS);
-        for datacenter in &mut self.datacenters {
-            for group in &mut datacenter.groups {
-                let mut dropped = WriteSet::new();
-                for (key, row) in group.kv.rows().range(b"o".to_vec()..b"p".to_vec()) {
-                    let version = ObjectVersion::decode(row)
-                        .map_err(|error| Violation::new("C2", format!("a row can't be read: {error}")))?;
-                    if version.kind == VersionKind::Tombstone && version.stamp.timestamp < before {
-                        dropped.insert(key.clone(), None);
-                    }
-                }
-                group.kv.apply(dropped);
-            }
-        }
         Ok(())
     }
 }

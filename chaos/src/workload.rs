@@ -15,7 +15,7 @@ use meridian_types::{Cookie, Fid, NeedleKey, RequestId, Stamp, Timestamp, Upload
 use crate::datacenter::Place;
 use crate::group::Request;
 use crate::oracle::KeyIndex;
-use crate::planted::PlantedBug;
+use crate::planted::ShellMistake;
 use crate::world::{Event, World};
 use crate::{Checked, DATACENTERS};
 
@@ -154,7 +154,7 @@ impl World {
             Action::Needle => self.append_needle(operation_index),
             Action::Propose(operation) => {
                 let fresh = RequestId(self.rng.bytes());
-                let forgetful = self.has_bug(PlantedBug::FreshRequestOnRetry);
+                let forgetful = self.has_bug(ShellMistake::FreshRequestOnRetry);
                 let subject = &mut self.operations[operation_index];
                 let request = *subject.request.get_or_insert(fresh);
                 let request = if forgetful && subject.uncertain { fresh } else { request };

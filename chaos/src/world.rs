@@ -13,7 +13,7 @@ use crate::faults::Fault;
 use crate::network::{Message, Network};
 use crate::node::START_UNIX_MS;
 use crate::oracle::Oracle;
-use crate::planted::PlantedBug;
+use crate::planted::{PlantedBug, ShellMistake, Sown};
 use crate::rng::{Rng, mix};
 use crate::run::Options;
 use crate::tally::Tally;
@@ -162,8 +162,11 @@ impl World {
         let partitions = options.partitions.unwrap_or_else(|| 1 + rng.index(3));
         let mut offset_ms = || i64::try_from(rng.below(240)).expect("small") - 120;
         let offsets_ms: Vec<[i64; crate::NODES]> = (0..DATACENTERS).map(|_| [offset_ms(), offset_ms()]).collect();
-        let datacenters =
-            offsets_ms.into_iter().enumerate().map(|(index, offsets)| Datacenter::new(index, partitions, offsets));
+        let plant = Sown::new(options.bug);
+        let datacenters = offsets_ms
+            .into_iter()
+            .enumerate()
+            .map(|(index, offsets)| Datacenter::new(index, partitions, offsets, plant));
         let bucket = |name: &'static str, versioned| SharedBucket {
             name,
             id: BucketId::derive(&name.parse().expect("a valid name"), 0),
@@ -192,8 +195,13 @@ impl World {
         }
     }
 
-    pub fn has_bug(&self, bug: PlantedBug) -> bool {
-        self.options.bug == Some(bug)
+    pub fn has_bug(&self, mistake: ShellMistake) -> bool {
+        self.options.bug == Some(PlantedBug::Shell(mistake))
+    }
+
+    /// The mistakes of the shipped code in this run.
+    pub fn plant(&self) -> Sown {
+        Sown::new(self.options.bug)
     }
 
     /// The true time.

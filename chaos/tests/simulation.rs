@@ -49,7 +49,7 @@ fn short_run() {
 
 #[test]
 fn every_planted_bug_is_caught() {
-    for bug in PlantedBug::ALL {
+    for bug in PlantedBug::all() {
         let options = Options { bug: Some(bug), ..Options::default() };
         let found = (0..SEEDS_FOR_A_BUG).find_map(|seed| run_seed(seed, options.clone()).err());
         let failure = found.unwrap_or_else(|| panic!("{bug:?} passes {SEEDS_FOR_A_BUG} seeds"));

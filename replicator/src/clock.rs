@@ -18,7 +18,7 @@
 
 use hlc_gen::source::ManualClock;
 use hlc_gen::{HlcGenerator, HlcTimestamp};
-use meridian_types::{Timestamp, limits};
+use meridian_types::{Plant, Planted, Sound, Timestamp, limits};
 
 /// The greatest time that hlc-gen can count, in the year 2109: it compares Unix milliseconds with 42 bits.
 const CLOCK_END: Timestamp = Timestamp::from_unix_ms((1 << 42) - 1);
@@ -77,7 +77,8 @@ pub enum ClockError {
 }
 
 /// The guard. One a node, owned by one thread at a time.
-pub struct ClockGuard {
+pub struct ClockGuard<P: Plant = Sound> {
+    plant: P,
     config: ClockConfig,
     generator: HlcGenerator<ManualClock>,
     /// The greatest observed timestamp that the generator can't count to; zero in any sane cluster.
@@ -102,7 +103,15 @@ impl ClockGuard {
     /// `persisted_bound` is the bound that an earlier life left behind: nothing is stamped at or below it, and the
     /// wall clock is waited for rather than stamped past (rule 10).
     pub fn new(config: ClockConfig, persisted_bound: Option<Timestamp>) -> Self {
+        Self::planted(Sound, config, persisted_bound)
+    }
+}
+
+impl<P: Plant> ClockGuard<P> {
+    /// `new`, with mistakes for a simulation to find.
+    pub fn planted(plant: P, config: ClockConfig, persisted_bound: Option<Timestamp>) -> Self {
         let mut guard = Self {
+            plant,
             config,
             generator: HlcGenerator::manual(0), // 0: its own drift check is off, `observe_remote` has ours
             beyond_range: Timestamp::ZERO,
@@ -123,6 +132,11 @@ impl ClockGuard {
     /// # Errors
     /// `WaitForBound`, `RestartWait`, `WallClockJumped`, `PeersDisagree`: nothing was stamped.
     pub fn next(&mut self, wall: Timestamp) -> Result<Timestamp, ClockError> {
+        if self.plant.has(Planted::WallClockStamped) {
+            let stamp = self.candidate(wall);
+            self.raise(stamp);
+            return Ok(stamp);
+        }
         self.check_belief()?;
         self.check_restart(wall)?;
         let stamp = self.candidate(wall);
@@ -148,7 +162,9 @@ impl ClockGuard {
     /// `Skewed`: nothing was merged.
     pub fn observe_remote(&mut self, wall: Timestamp, remote: Timestamp) -> Result<(), ClockError> {
         self.check_remote(wall, remote)?;
-        self.observe(remote);
+        if !self.plant.has(Planted::RemoteStampNotMerged) {
+            self.observe(remote);
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use meridian_types::{DatacenterId, Stamp};
+use meridian_types::{DatacenterId, Plant, Planted, Stamp};
 
 use crate::{CursorVector, OriginCursor};
 
@@ -19,7 +19,11 @@ pub enum Precedence {
 }
 
 /// The greater stamp wins; ties of the timestamp fall to the greater datacenter id.
-pub fn precedence(existing: Stamp, incoming: Stamp) -> Precedence {
+pub fn precedence(plant: impl Plant, existing: Stamp, incoming: Stamp) -> Precedence {
+    if plant.has(Planted::WallClockWins) && existing != incoming {
+        let is_later = incoming.timestamp.unix_ms() > existing.timestamp.unix_ms();
+        return if is_later { Precedence::Incoming } else { Precedence::Existing };
+    }
     match incoming.cmp(&existing) {
         Ordering::Greater => Precedence::Incoming,
         Ordering::Less => Precedence::Existing,
@@ -38,7 +42,7 @@ pub fn is_concurrent(winner_cursors: &CursorVector, loser_origin: DatacenterId, 
 
 #[cfg(test)]
 mod tests {
-    use meridian_types::{Incarnation, Sequence, Timestamp};
+    use meridian_types::{Incarnation, Sequence, Sound, Timestamp};
 
     use super::*;
 
@@ -56,22 +60,22 @@ mod tests {
 
     #[test]
     fn the_greater_stamp_wins_and_a_tie_falls_to_the_greater_datacenter() {
-        assert_eq!(precedence(stamp(5, 9), stamp(6, 1)), Precedence::Incoming);
-        assert_eq!(precedence(stamp(6, 1), stamp(5, 9)), Precedence::Existing);
-        assert_eq!(precedence(stamp(5, 1), stamp(5, 2)), Precedence::Incoming);
-        assert_eq!(precedence(stamp(5, 2), stamp(5, 1)), Precedence::Existing);
-        assert_eq!(precedence(stamp(5, 2), stamp(5, 2)), Precedence::Same);
+        assert_eq!(precedence(Sound, stamp(5, 9), stamp(6, 1)), Precedence::Incoming);
+        assert_eq!(precedence(Sound, stamp(6, 1), stamp(5, 9)), Precedence::Existing);
+        assert_eq!(precedence(Sound, stamp(5, 1), stamp(5, 2)), Precedence::Incoming);
+        assert_eq!(precedence(Sound, stamp(5, 2), stamp(5, 1)), Precedence::Existing);
+        assert_eq!(precedence(Sound, stamp(5, 2), stamp(5, 2)), Precedence::Same);
     }
 
     #[test]
     fn both_sides_of_a_meeting_pick_the_same_winner() {
         for (a, b) in [(stamp(1, 1), stamp(1, 2)), (stamp(2, 1), stamp(1, 2)), (stamp(3, 3), stamp(3, 3))] {
-            let swapped = match precedence(b, a) {
+            let swapped = match precedence(Sound, b, a) {
                 Precedence::Incoming => Precedence::Existing,
                 Precedence::Existing => Precedence::Incoming,
                 Precedence::Same => Precedence::Same,
             };
-            assert_eq!(precedence(a, b), swapped);
+            assert_eq!(precedence(Sound, a, b), swapped);
         }
     }
 

@@ -23,6 +23,6 @@ pub use clock::{ClockConfig, ClockError, ClockGuard};
 pub use conflict::{Precedence, is_concurrent, precedence};
 pub use cursors::{Cursor, CursorVector, CursorVectorError, OriginCursor};
 pub use log::{LogEntry, LogHead};
-pub use pull::{PullDecision, PullRefusal, decide_pull};
+pub use pull::{PullDecision, PullRefusal, decide_pull, decide_pull_planted};
 pub use stream::{Effect, Event, HoldReason, Stream, StreamState};
 pub use watermark::{DataWatermark, RegistryReport, VolumeReport, WatermarkHold, meta_watermark};

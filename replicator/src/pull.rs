@@ -3,7 +3,7 @@
 //! It reads no log: the caller looks up the hash. Invariant: entries are served only behind a position that this
 //! log itself holds, so a source whose disks went back in time never lets a peer skip what it wrote since.
 
-use meridian_types::{DatacenterId, EntryHash, LogPosition, Sequence};
+use meridian_types::{DatacenterId, EntryHash, LogPosition, Plant, Planted, Sequence, Sound};
 
 use crate::LogHead;
 
@@ -44,7 +44,22 @@ pub fn decide_pull(
     cursor: &LogPosition,
     hash_at_cursor: Option<EntryHash>,
 ) -> PullDecision {
+    decide_pull_planted(Sound, head, oldest_kept, cursor, hash_at_cursor)
+}
+
+/// `decide_pull`, with mistakes for a simulation to find.
+pub fn decide_pull_planted(
+    plant: impl Plant,
+    head: &LogHead,
+    oldest_kept: Sequence,
+    cursor: &LogPosition,
+    hash_at_cursor: Option<EntryHash>,
+) -> PullDecision {
     let (head, asked) = (head.position, *cursor);
+    if plant.has(Planted::CursorNotCompared) {
+        let is_behind = asked.sequence < head.sequence;
+        return if is_behind { PullDecision::Serve { from: asked.sequence.next() } } else { PullDecision::UpToDate };
+    }
     if asked.origin != head.origin {
         return PullDecision::Refuse(PullRefusal::WrongOrigin { origin: head.origin, asked: asked.origin });
     }

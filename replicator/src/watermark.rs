@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use meridian_types::{FileGeneration, Timestamp, VolumeId};
+use meridian_types::{FileGeneration, Plant, Planted, Sound, Timestamp, VolumeId};
 
 mod mirror;
 
@@ -60,7 +60,8 @@ pub enum WatermarkHold {
 
 /// W_data of one source at this datacenter.
 #[derive(Debug, Clone, Default)]
-pub struct DataWatermark {
+pub struct DataWatermark<P: Plant = Sound> {
+    plant: P,
     value: Timestamp,
     meta: Timestamp,
     registry_closed: Timestamp,
@@ -70,7 +71,15 @@ pub struct DataWatermark {
 impl DataWatermark {
     /// Starts at `committed`, the value last committed here; zero for a new source.
     pub fn new(committed: Timestamp) -> Self {
-        Self { value: committed, ..Self::default() }
+        Self::planted(Sound, committed)
+    }
+}
+
+impl<P: Plant> DataWatermark<P> {
+    /// `new`, with mistakes for a simulation to find.
+    pub fn planted(plant: P, committed: Timestamp) -> Self {
+        let (zero, volumes) = (Timestamp::ZERO, BTreeMap::new());
+        Self { plant, value: committed, meta: zero, registry_closed: zero, volumes }
     }
 
     /// W_meta of the same source; a smaller one than before is ignored.
@@ -83,6 +92,9 @@ impl DataWatermark {
     /// begins to be mirrored here counts from zero (rule 13): `have` tells, after this call, what is here of it.
     pub fn report(&mut self, report: &RegistryReport) {
         for volume in &report.volumes {
+            if self.plant.has(Planted::UnknownVolumeIgnored) && !self.volumes.contains_key(&volume.volume) {
+                continue;
+            }
             self.volumes.entry(volume.volume).or_default().report(volume);
         }
         // Only now: a closed registry counts together with the volumes that it lists, never before them.

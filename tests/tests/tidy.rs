@@ -196,3 +196,37 @@ fn dependencies_run_downwards() {
     assert!(gone.is_empty(), "layers of crates that are gone: {gone:?}");
     demand_none("dependencies that run upwards", &problems);
 }
+
+/// Mistakes are planted by type (docs/adr/0015): `Sound` in all that is shipped, one other plant in `chaos`, which no
+/// shipped crate depends on. So no build flag, feature or configuration can put one into the binary.
+#[test]
+fn no_mistake_can_be_planted_in_the_binary() {
+    let mut problems = Vec::new();
+    let mut plants = BTreeSet::new();
+    for path in rust_files(&root()).iter().filter(|path| !path.ends_with("tidy.rs")) {
+        let (text, place) = (fs::read_to_string(path).unwrap(), shown(path));
+        let is_pure = PURE_CRATES.iter().any(|krate| place.starts_with(&format!("{krate}/")));
+        let is_simulation = place.starts_with("chaos/");
+        for (number, line) in text.lines().enumerate() {
+            if line.contains("Plant for ") {
+                plants.insert(place.clone());
+            }
+            let names_a_mistake =
+                line.contains("Planted::") || line.contains("::planted(") || line.contains("_planted(");
+            if names_a_mistake && !is_pure && !is_simulation {
+                problems.push(format!("{place}:{} names a planted mistake", number + 1));
+            }
+        }
+    }
+    let known = ["chaos/src/planted.rs", "proto/types/src/plant.rs"].map(str::to_owned);
+    assert_eq!(plants, known.into(), "the implementations of Plant");
+    let workspace: toml::Table = toml::from_str(&fs::read_to_string(root().join("Cargo.toml")).unwrap()).unwrap();
+    for member in workspace["workspace"]["members"].as_array().unwrap().iter().filter_map(|member| member.as_str()) {
+        let text = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = toml::from_str(&text).unwrap();
+        if member != "tests" && manifest["dependencies"].as_table().unwrap().contains_key("meridian-chaos") {
+            problems.push(format!("{member} depends on the simulation"));
+        }
+    }
+    demand_none("mistakes that could reach the binary", &problems);
+}

@@ -13,7 +13,7 @@ mod uploads;
 
 use bytes::Bytes;
 use meridian_replicator::{LogEntry, OriginCursor};
-use meridian_types::{BucketId, DatacenterId, Incarnation, Stamp, Timestamp};
+use meridian_types::{BucketId, DatacenterId, Incarnation, Plant, Stamp, Timestamp};
 
 use crate::command::{Command, Response};
 use crate::keys;
@@ -23,13 +23,14 @@ use crate::queries::{self, LOG_HASH_LENGTH};
 use crate::rows::{FenceRow, PartitionState, Row};
 
 /// Applies one command and returns its answer.
-pub(crate) fn apply(
+pub(crate) fn apply<P: Plant>(
     machine: &IndexMachine,
+    plant: P,
     view: &mut Overlay<'_>,
     command: Command,
 ) -> Result<Response, MachineError> {
     let before = queries::state(view)?;
-    let mut apply = Apply { machine, view, state: before.clone() };
+    let mut apply = Apply { machine, plant, view, state: before.clone() };
     let response = match command {
         Command::Local(proposals) => Response::Local(apply.local(proposals)?),
         Command::Remote(batch) => Response::Remote(apply.remote(&batch)?),
@@ -51,13 +52,14 @@ pub(crate) fn apply(
 }
 
 /// An apply under way.
-struct Apply<'v, 'b> {
+struct Apply<'v, 'b, P: Plant> {
     machine: &'v IndexMachine,
+    plant: P,
     view: &'v mut Overlay<'b>,
     state: PartitionState,
 }
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     fn datacenter(&self) -> DatacenterId {
         self.machine.datacenter
     }

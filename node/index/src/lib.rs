@@ -33,9 +33,10 @@ pub use command::{
     Response,
 };
 pub use error::IndexError;
-pub use list::{ListPage, ListQuery, list};
+pub use list::{ListPage, ListQuery, list, list_planted};
 pub use machine::{
-    CONFLICTS_KEPT_MAX, IndexMachine, Machine, MachineError, REQUESTS_REMEMBERED_MAX, UPLOADS_REMEMBERED_MAX,
+    CONFLICTS_KEPT_MAX, IndexMachine, Machine, MachineError, PlantedMachine, REQUESTS_REMEMBERED_MAX,
+    UPLOADS_REMEMBERED_MAX,
 };
 pub use merge::{BucketMerge, Merge, merge, merge_bucket, merge_user};
 pub use rows::{

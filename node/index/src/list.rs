@@ -7,7 +7,7 @@
 //! Invariants: a common prefix is listed only for a visible object under it; once it is, the scan seeks past it and
 //! never reads through it; tombstones, delete markers and older versions are never listed.
 
-use meridian_types::{BucketId, ObjectKey};
+use meridian_types::{BucketId, ObjectKey, Plant, Planted, Sound};
 
 use crate::error::IndexError;
 use crate::keys;
@@ -41,7 +41,21 @@ pub struct ListPage {
 /// # Errors
 /// `IndexError` when the store fails or a row is damaged.
 pub fn list(kv: &dyn KvRead, bucket: BucketId, query: &ListQuery) -> Result<ListPage, IndexError> {
+    list_planted(Sound, kv, bucket, query)
+}
+
+/// `list`, with mistakes for a simulation to find.
+///
+/// # Errors
+/// As `list`.
+pub fn list_planted(
+    plant: impl Plant,
+    kv: &dyn KvRead,
+    bucket: BucketId,
+    query: &ListQuery,
+) -> Result<ListPage, IndexError> {
     let mut listing = Listing {
+        plant,
         bucket,
         prefix: &query.prefix,
         delimiter: query.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
@@ -66,7 +80,12 @@ pub fn list(kv: &dyn KvRead, bucket: BucketId, query: &ListQuery) -> Result<List
 }
 
 /// A bucket with versions: the current one of a key is the null version or the newest other one, which stand first.
-fn list_versioned(kv: &dyn KvRead, start: &[u8], end: &[u8], listing: &mut Listing<'_>) -> Result<(), IndexError> {
+fn list_versioned<P: Plant>(
+    kv: &dyn KvRead,
+    start: &[u8],
+    end: &[u8],
+    listing: &mut Listing<'_, P>,
+) -> Result<(), IndexError> {
     let bucket = listing.bucket;
     let mut pending: Option<(String, ObjectVersion)> = None; // a null version whose newer rival may follow
     scan(kv, start, end, |row, value| {
@@ -105,7 +124,8 @@ fn decode(row: &[u8], value: &[u8]) -> Result<ObjectVersion, IndexError> {
 }
 
 /// A page in the making.
-struct Listing<'q> {
+struct Listing<'q, P: Plant> {
+    plant: P,
     bucket: BucketId,
     prefix: &'q str,
     delimiter: Option<&'q str>,
@@ -113,7 +133,7 @@ struct Listing<'q> {
     page: ListPage,
 }
 
-impl Listing<'_> {
+impl<P: Plant> Listing<'_, P> {
     /// The common prefix that a key is rolled up into.
     fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
         let delimiter = self.delimiter?;
@@ -126,6 +146,7 @@ impl Listing<'_> {
     fn start_after(&self, after: &str) -> Vec<u8> {
         match self.common_prefix(after) {
             Some(common_prefix) => self.behind(common_prefix),
+            None if self.plant.has(Planted::ListLosesRange) => self.behind(after),
             None => keys::objects_after(self.bucket, after),
         }
     }

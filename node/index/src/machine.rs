@@ -4,7 +4,7 @@
 //! and equal answers on every node; bad input is an answer, and an error means damage and stops the group.
 
 use bytes::Bytes;
-use meridian_types::{DatacenterId, PartitionId, RecordError};
+use meridian_types::{DatacenterId, PartitionId, Plant, RecordError, Sound};
 
 use crate::apply;
 use crate::command::Command;
@@ -52,7 +52,20 @@ pub struct IndexMachine {
 
 impl Machine for IndexMachine {
     fn apply(&self, view: &mut Overlay<'_>, command: &[u8]) -> Result<Bytes, MachineError> {
+        PlantedMachine { machine: *self, plant: Sound }.apply(view, command)
+    }
+}
+
+/// An `IndexMachine` with mistakes for a simulation to find.
+#[derive(Debug, Clone, Copy)]
+pub struct PlantedMachine<P: Plant> {
+    pub machine: IndexMachine,
+    pub plant: P,
+}
+
+impl<P: Plant> Machine for PlantedMachine<P> {
+    fn apply(&self, view: &mut Overlay<'_>, command: &[u8]) -> Result<Bytes, MachineError> {
         let command = Command::decode(command).map_err(MachineError::Command)?;
-        Ok(apply::apply(self, view, command)?.encode())
+        Ok(apply::apply(&self.machine, self.plant, view, command)?.encode())
     }
 }

@@ -6,7 +6,7 @@
 //! from stamps (rule 16).
 
 use meridian_replicator::{CursorVector, OriginCursor, Precedence, is_concurrent, precedence};
-use meridian_types::Stamp;
+use meridian_types::{Plant, Stamp};
 
 use crate::catalog_rows::{BucketRow, StoredBucket, UserRow};
 use crate::rows::{ObjectVersion, VersionKind};
@@ -26,13 +26,13 @@ pub enum Merge {
 
 /// Merges a null version into the row that holds the key's place: the greater stamp wins, and ties fall to the greater
 /// datacenter. Two deletes never count as a conflict: nothing was lost.
-pub fn merge(existing: Option<&ObjectVersion>, incoming: &ObjectVersion) -> Merge {
+pub fn merge(plant: impl Plant, existing: Option<&ObjectVersion>, incoming: &ObjectVersion) -> Merge {
     let Some(existing) = existing else { return Merge::Incoming { concurrent: false } };
     let lost = |winner: &ObjectVersion, loser: &ObjectVersion| {
         let deletes = winner.kind == VersionKind::Tombstone && loser.kind == VersionKind::Tombstone;
         !deletes && were_concurrent((winner.stamp, &winner.cursors), (loser.stamp, loser.origin))
     };
-    match precedence(existing.stamp, incoming.stamp) {
+    match precedence(plant, existing.stamp, incoming.stamp) {
         Precedence::Incoming => Merge::Incoming { concurrent: lost(incoming, existing) },
         Precedence::Existing => Merge::Existing { concurrent: lost(existing, incoming) },
         Precedence::Same => Merge::Same,
@@ -84,8 +84,8 @@ pub fn merge_bucket(existing: Option<&StoredBucket>, incoming: &StoredBucket) ->
 }
 
 /// Whether an incoming user row replaces the existing one: the greater `updated` wins, whole.
-pub fn merge_user(existing: Option<&UserRow>, incoming: &UserRow) -> bool {
-    existing.is_none_or(|existing| precedence(existing.updated, incoming.updated) == Precedence::Incoming)
+pub fn merge_user(plant: impl Plant, existing: Option<&UserRow>, incoming: &UserRow) -> bool {
+    existing.is_none_or(|existing| precedence(plant, existing.updated, incoming.updated) == Precedence::Incoming)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod ids;
 pub mod limits;
 mod names;
 mod placement;
+mod plant;
 mod position;
 mod record;
 mod stamp;
@@ -22,6 +23,7 @@ pub use ids::{
 };
 pub use names::{BucketName, DatacenterName, NameError, NodeName, ObjectKey};
 pub use placement::partition_of;
+pub use plant::{Plant, Planted, Sound};
 pub use position::{EntryHash, LogPosition, Sequence};
 pub use record::{RecordError, RecordKind, decode_record, encode_record};
 pub use stamp::{Stamp, Timestamp};

@@ -3,7 +3,7 @@
 //! Who may do what is for the gateways; the two phases of a deletion are for the shells (rule 18), and here is its last
 //! step. Invariants: a bucket's id derives from its name and completed deletions (rule 17); a bucket's row stays for ever.
 
-use meridian_types::{BucketId, BucketName, Stamp};
+use meridian_types::{BucketId, BucketName, Plant, Stamp};
 
 use crate::apply::Apply;
 use crate::catalog_rows::{BucketRow, BucketSettings, BucketState, StoredBucket, UserRow};
@@ -14,7 +14,7 @@ use crate::merge::{merge_bucket, merge_user};
 use crate::queries;
 use crate::rows::{ConflictRow, Row};
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn create_bucket(
         &mut self,
         stamp: Stamp,
@@ -101,7 +101,7 @@ impl Apply<'_, '_> {
     /// Merges a user row, own or remote, and keeps the look-up by access key in step.
     pub(super) fn place_user(&mut self, incoming: UserRow) -> Result<(), MachineError> {
         let existing = queries::user_row(self.view, &incoming.name)?;
-        if !merge_user(existing.as_ref(), &incoming) {
+        if !merge_user(self.plant, existing.as_ref(), &incoming) {
             return Ok(());
         }
         for key in existing.iter().flat_map(|user| &user.access_keys) {

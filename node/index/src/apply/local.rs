@@ -4,7 +4,7 @@
 //! Invariants: an outcome but `Restamp` is remembered in the same write set (rule 11); a proposal that is answered with
 //! `Restamp` has changed nothing.
 
-use meridian_types::{RequestId, UploadId};
+use meridian_types::{Plant, Planted, RequestId, UploadId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Apply;
@@ -25,7 +25,7 @@ pub(super) enum Remembered {
 
 row!(Remembered, RememberedRequest, 1);
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn local(&mut self, proposals: Vec<Proposal>) -> Result<Vec<Outcome>, MachineError> {
         proposals.into_iter().map(|proposal| self.propose(proposal)).collect()
     }
@@ -41,7 +41,8 @@ impl Apply<'_, '_> {
         }
         // Rule 9: proposals may commit in another order than they were stamped, a new leader's clock may be slow, and a
         // remote row may have been merged since. Uploads take part, because their stamps order the reclaim queue.
-        if stamp.timestamp <= self.state.greatest {
+        let is_late = stamp.timestamp <= self.state.greatest;
+        if is_late && !self.plant.has(Planted::StampOrderNotChecked) {
             return Ok(Outcome::Restamp { above: self.state.greatest });
         }
         let outcome = match operation {

@@ -5,7 +5,7 @@
 
 use meridian_replicator::OriginCursor;
 use meridian_types::limits::{CHUNKS_IN_ROW_MAX, MUTATION_SIZE_MAX};
-use meridian_types::{BucketId, ObjectKey, Stamp};
+use meridian_types::{BucketId, ObjectKey, Plant, Stamp};
 
 use crate::apply::Apply;
 use crate::command::{Condition, Mutation, Outcome};
@@ -35,7 +35,7 @@ impl Before {
     }
 }
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn put(
         &mut self,
         stamp: Stamp,

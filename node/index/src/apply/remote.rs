@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use meridian_replicator::{Batch, CheckedBatch, LogEntry, OriginCursor, check_batch};
-use meridian_types::{EntryHash, Stamp};
+use meridian_types::{EntryHash, Plant, Planted, Stamp};
 
 use crate::apply::Apply;
 use crate::apply::catalog::is_valid_user;
@@ -17,7 +17,7 @@ use crate::machine::MachineError;
 use crate::queries::{self, LOG_HASH_LENGTH};
 use crate::rows::{ObjectVersion, Row, VersionKind, VersionMode};
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn remote(&mut self, batch: &Batch) -> Result<RemoteOutcome, MachineError> {
         let origin = batch.after.origin;
         let cursor = queries::cursor(self.view, origin)?;
@@ -41,6 +41,9 @@ impl Apply<'_, '_> {
                 }
             }
         }
+        // A shell that saved the cursor before the rows would lose what a crash finds between the two.
+        let rows_lost = usize::from(self.plant.has(Planted::CursorBeforeRows));
+        mutations.truncate(mutations.len().saturating_sub(rows_lost));
         for ((entry, hash, encoded), mutation) in entries.into_iter().zip(mutations) {
             self.keep_entry(&entry, hash, &encoded);
             self.merge_mutation(entry, mutation)?;
@@ -86,7 +89,9 @@ impl Apply<'_, '_> {
     fn merge_mutation(&mut self, entry: LogEntry, mutation: Mutation) -> Result<(), MachineError> {
         let (stamp, origin) = (entry.stamp, entry.cursor());
         // Rule 9: a later local write must be above what can be read here.
-        self.state.greatest = self.state.greatest.max(stamp.timestamp);
+        if !self.plant.has(Planted::RemoteStampNotMerged) {
+            self.state.greatest = self.state.greatest.max(stamp.timestamp);
+        }
         match mutation {
             Mutation::Object { bucket, key, mode, kind } => {
                 let version =

@@ -4,7 +4,7 @@
 //! one that lost on arrival: should the winner's bytes be lost with their datacenter, it is what the key falls back to.
 //! Each concurrent loser is recorded (rule 16). A part leaves its upload for the queue or for an object, never both.
 
-use meridian_types::{BucketId, ObjectKey, Stamp, UploadId};
+use meridian_types::{BucketId, ObjectKey, Plant, Stamp, UploadId};
 
 use crate::apply::Apply;
 use crate::keys;
@@ -13,7 +13,7 @@ use crate::machine::{CONFLICTS_KEPT_MAX, MachineError};
 use crate::merge::{Merge, merge};
 use crate::rows::{ConflictRow, LostWrite, ObjectVersion, Part, ReclaimRow, Row, VersionKind};
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     /// Merges a null version, own or remote, into the row of its key; `existing` is what the row holds.
     pub(super) fn place_null(
         &mut self,
@@ -22,7 +22,7 @@ impl Apply<'_, '_> {
         incoming: ObjectVersion,
         existing: Option<ObjectVersion>,
     ) -> Result<(), MachineError> {
-        let (winner, loser, concurrent) = match (merge(existing.as_ref(), &incoming), existing) {
+        let (winner, loser, concurrent) = match (merge(self.plant, existing.as_ref(), &incoming), existing) {
             (Merge::Same, _) => return Ok(()),
             (Merge::Incoming { concurrent }, existing) => {
                 self.view.put(keys::object_null(bucket, key), incoming.encode());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use md5::{Digest, Md5};
 use meridian_types::limits::{CHUNKS_IN_ROW_MAX, PART_NUMBER_MAX, PART_SIZE_MIN};
-use meridian_types::{BucketId, ObjectKey, Stamp, Timestamp, UploadId};
+use meridian_types::{BucketId, ObjectKey, Plant, Stamp, Timestamp, UploadId};
 
 use crate::apply::Apply;
 use crate::command::{Condition, Outcome, PartChoice};
@@ -18,7 +18,7 @@ use crate::rows::{Attributes, ObjectBody, Part, PartSize, Row, UploadRow, Versio
 
 const MD5_LENGTH: usize = 16;
 
-impl Apply<'_, '_> {
+impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn create_upload(
         &mut self,
         stamp: Stamp,

@@ -1,6 +1,6 @@
 //! The laws of the joins, and what counts as concurrent.
 
-use meridian_types::{BucketId, BucketName, Stamp};
+use meridian_types::{BucketId, BucketName, Sound, Stamp};
 use proptest::prelude::{Just, Strategy, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Merge, merge, merge_bucket, merge_user};
@@ -18,7 +18,7 @@ fn any_version() -> impl Strategy<Value = ObjectVersion> {
 }
 
 fn join(existing: Option<ObjectVersion>, incoming: ObjectVersion) -> ObjectVersion {
-    match (merge(existing.as_ref(), &incoming), existing) {
+    match (merge(Sound, existing.as_ref(), &incoming), existing) {
         (Merge::Incoming { .. }, _) | (_, None) => incoming,
         (Merge::Existing { .. } | Merge::Same, Some(existing)) => existing,
     }
@@ -99,7 +99,7 @@ proptest! {
             Merge::Incoming { concurrent } | Merge::Existing { concurrent } => concurrent,
             Merge::Same => false,
         };
-        prop_assert_eq!(concurrent(merge(Some(&a), &b)), concurrent(merge(Some(&b), &a)));
+        prop_assert_eq!(concurrent(merge(Sound, Some(&a), &b)), concurrent(merge(Sound, Some(&b), &a)));
     }
 
     #[test]
@@ -121,7 +121,7 @@ proptest! {
     fn merge_user_keeps_the_greatest_stamp(stamps in proptest::collection::vec(1u64..9, 1..9)) {
         let mut kept: Option<UserRow> = None;
         for raw in &stamps {
-            if merge_user(kept.as_ref(), &user(*raw)) {
+            if merge_user(Sound, kept.as_ref(), &user(*raw)) {
                 kept = Some(user(*raw));
             }
         }
@@ -135,13 +135,13 @@ fn a_loser_is_concurrent_only_if_the_winner_did_not_know_it() {
     let existing = version(stamp(10, 1), 7, &[], object());
     let knew = version(stamp(20, 2), 1, &[(1, 7)], object());
     let did_not = version(stamp(20, 2), 1, &[(1, 6)], object());
-    assert_eq!(merge(Some(&existing), &knew), Merge::Incoming { concurrent: false });
-    assert_eq!(merge(Some(&existing), &did_not), Merge::Incoming { concurrent: true });
-    assert_eq!(merge(Some(&knew), &existing), Merge::Existing { concurrent: false });
-    assert_eq!(merge(Some(&did_not), &existing), Merge::Existing { concurrent: true });
+    assert_eq!(merge(Sound, Some(&existing), &knew), Merge::Incoming { concurrent: false });
+    assert_eq!(merge(Sound, Some(&existing), &did_not), Merge::Incoming { concurrent: true });
+    assert_eq!(merge(Sound, Some(&knew), &existing), Merge::Existing { concurrent: false });
+    assert_eq!(merge(Sound, Some(&did_not), &existing), Merge::Existing { concurrent: true });
     let same_origin = version(stamp(20, 1), 8, &[], object());
-    assert_eq!(merge(Some(&existing), &same_origin), Merge::Incoming { concurrent: false });
+    assert_eq!(merge(Sound, Some(&existing), &same_origin), Merge::Incoming { concurrent: false });
     let delete = |raw, dc| version(stamp(raw, dc), 1, &[], VersionKind::Tombstone);
-    assert_eq!(merge(Some(&delete(1, 1)), &delete(2, 2)), Merge::Incoming { concurrent: false });
-    assert_eq!(merge(Some(&existing), &delete(11, 2)), Merge::Incoming { concurrent: true });
+    assert_eq!(merge(Sound, Some(&delete(1, 1)), &delete(2, 2)), Merge::Incoming { concurrent: false });
+    assert_eq!(merge(Sound, Some(&existing), &delete(11, 2)), Merge::Incoming { concurrent: true });
 }

@@ -1,0 +1,69 @@
+//! Switches for mistakes in the shipped pure code, so that the checkers of the simulation are themselves checked
+//! (docs/adr/0015). Where a rule is enforced, the very line asks its [`Plant`] whether to make the mistake instead.
+//!
+//! The shipped answer is [`Sound`], a type without content that always says no: the compiler drops the other branch. The
+//! one other implementation lives in `chaos`, which no binary depends on; a tidy test holds both.
+//!
+//! Invariants: a plant is chosen by its type when a value is made, and never from configuration, the environment or a
+//! build flag; code outside of the pure crates and `chaos` names no mistake.
+
+/// One mistake, at one line of the shipped code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Planted {
+    /// Of two writes the one of the later wall-clock millisecond wins, and on a tie the one that is there.
+    WallClockWins,
+    /// The clock guard gives the wall clock's reading, without bound and without belief (rule 10).
+    WallClockStamped,
+    /// Stamps of other datacenters are compared, but neither the clock nor the partition keeps them (rule 9).
+    RemoteStampNotMerged,
+    /// A local mutation is applied whatever has been applied before it (rule 9).
+    StampOrderNotChecked,
+    /// A cursor moves over a batch whose last row is still to come.
+    CursorBeforeRows,
+    /// A LIST that goes on behind a key skips all that starts with that key.
+    ListLosesRange,
+    /// A pull's cursor is compared by number alone (rule 7).
+    CursorNotCompared,
+    /// A volume that was not known before its first report is left out of the minimum (rule 13).
+    UnknownVolumeIgnored,
+}
+
+impl Planted {
+    pub const ALL: [Planted; 8] = [
+        Planted::WallClockWins,
+        Planted::WallClockStamped,
+        Planted::RemoteStampNotMerged,
+        Planted::StampOrderNotChecked,
+        Planted::CursorBeforeRows,
+        Planted::ListLosesRange,
+        Planted::CursorNotCompared,
+        Planted::UnknownVolumeIgnored,
+    ];
+}
+
+/// Says which mistakes to make.
+pub trait Plant: Copy + std::fmt::Debug + Send + Sync + 'static {
+    fn has(self, planted: Planted) -> bool;
+}
+
+/// No mistake: what every binary runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sound;
+
+impl Plant for Sound {
+    #[inline(always)]
+    fn has(self, _: Planted) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_code_makes_no_mistake_and_carries_nothing() {
+        assert!(Planted::ALL.into_iter().all(|planted| !Sound.has(planted)));
+        assert_eq!(std::mem::size_of::<Sound>(), 0);
+    }
+}
