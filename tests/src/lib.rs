@@ -8,6 +8,7 @@
 
 mod body;
 mod cluster;
+mod converging;
 mod ledger;
 mod links;
 mod load;
@@ -17,12 +18,16 @@ mod power_disk;
 mod random;
 mod reading;
 mod replication;
+mod rivals;
 mod s3;
 mod sync_fault;
 mod traffic;
 
 pub use body::{BODY_SIZE_MIN, describing_body, number_of_body};
 pub use cluster::{Cluster, ClusterOptions, Shape, plain_get, program, wait_until};
+pub use converging::{
+    ALL, CONVERGE_DEADLINE, NOTICE_DEADLINE, contented, converge, is_down, is_ok, replicate, served, shown,
+};
 pub use ledger::{Ledger, Moment, Outcome, Reader, Ticket};
 pub use links::{LinkedCluster, set_timing, sever};
 pub use load::{Load, LoadClient, found_in, outcome_of};
@@ -32,6 +37,7 @@ pub use power_disk::PowerDisk;
 pub use random::Random;
 pub use reading::{Found, Scope, read_back};
 pub use replication::{Lag, ReplicationScreen, command_at};
+pub use rivals::{Loss, Mutation, Rivalry, Rivals};
 pub use s3::{Answer, S3, object_path};
 pub use sync_fault::{SyncAnswer, SyncFault, files_ending};
 pub use traffic::{Journal, Traffic, TrafficPlan};

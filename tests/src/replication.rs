@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use anyhow::{Context, Result};
+use meridian_types::Timestamp;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, program};
@@ -23,6 +24,21 @@ pub struct Lag {
     pub durable_ms: u64,
     /// What holds it back, in words; empty when nothing does.
     pub reason: String,
+}
+
+impl Lag {
+    /// W_meta and W_data in milliseconds since the Unix epoch; 0 for none yet.
+    pub fn meta_unix_ms(&self) -> u64 {
+        unix_ms(self.meta)
+    }
+
+    pub fn data_unix_ms(&self) -> u64 {
+        unix_ms(self.data)
+    }
+}
+
+fn unix_ms(raw: u64) -> u64 {
+    if raw == 0 { 0 } else { Timestamp::from_raw(raw).unix_ms() }
 }
 
 impl ReplicationScreen {

@@ -4,30 +4,22 @@
 //! Real processes; what crosses between them passes proxies (`LinkedCluster`). Faults 5 to 10, 17, 21, 23 to 26 of the
 //! promises. Each test waits for what it has caused, with a deadline.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use meridian_chaos::link_proxy::{Direction, LinkControl};
 use meridian_tests::{
-    Cluster, ClusterOptions, Journal, Lag, LinkedCluster, Random, ReplicationScreen, Scope, Shape, Traffic,
-    TrafficPlan, command_at, describing_body, number_of_body, read_back, set_timing, sever, wait_until,
+    ALL, CONVERGE_DEADLINE, Cluster, ClusterOptions, Journal, Lag, LinkedCluster, NOTICE_DEADLINE, Random,
+    ReplicationScreen, Shape, Traffic, TrafficPlan, converge, describing_body, is_down, is_ok, number_of_body,
+    replicate, served, set_timing, sever, shown, wait_until,
 };
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 const BUCKET: &str = "crossing";
-const ALL: [&str; 3] = ["dc-a", "dc-b", "dc-c"];
 /// Six clients, together about 400 requests a second.
 const PLAN: TrafficPlan = TrafficPlan { bucket: BUCKET, clients_per_datacenter: 2, pause: Duration::from_millis(15) };
-/// Within this a broken link is found and shown: a long poll's deadline of 15 s, and a status call's of 5 s.
-const NOTICE_DEADLINE: Duration = Duration::from_secs(30);
-/// From the heal to everything being everywhere: pauses of at most 5 s, and a deadline that ran when it came.
-const CONVERGE_DEADLINE: Duration = Duration::from_secs(30);
-/// One `replication wait`.
-const WAIT_TIMEOUT: &str = "5s";
-
 /// Tests that measure hold it alone.
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
@@ -36,98 +28,6 @@ async fn start() -> Result<LinkedCluster> {
     linked.cluster.s3("dc-b").create_bucket(BUCKET).await?;
     replicate(&linked.cluster, "dc-b", &ALL, &ALL).await?;
     Ok(linked)
-}
-
-/// Waits until everything that these origins had acknowledged is in the destinations.
-async fn replicate(cluster: &Cluster, asked: &str, origins: &[&str], destinations: &[&str]) -> Result<Duration> {
-    let (origins, destinations) = (origins.join(","), destinations.join(","));
-    let words = ["replication", "wait", "--until", "now", "--from", &origins, "--in", &destinations];
-    let words = [&words[..], &["--timeout", WAIT_TIMEOUT]].concat();
-    let began = Instant::now();
-    loop {
-        // A link that has just been healed may not be known to be: then the wait fails, and is asked again.
-        let output = command_at(cluster, asked, &words).await?;
-        if output.status.success() {
-            return Ok(began.elapsed());
-        }
-        if began.elapsed() > CONVERGE_DEADLINE {
-            bail!("{origins} did not reach {destinations}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Waits until so many more requests were served, or a client has found a fault.
-async fn served(traffic: &Traffic, journal: &Journal, more: u64) -> Result<()> {
-    let target = journal.answered() + more;
-    let served = async || traffic.has_failed() || journal.answered() >= target;
-    wait_until(&format!("{more} answers"), NOTICE_DEADLINE, served).await
-}
-
-/// Asks a datacenter for status until it shows what is expected, or a client has found a fault.
-async fn shown(
-    cluster: &Cluster,
-    asked: &str,
-    traffic: &Traffic,
-    expected: impl Fn(&ReplicationScreen) -> Result<bool>,
-) -> Result<ReplicationScreen> {
-    let until = Instant::now() + NOTICE_DEADLINE;
-    loop {
-        let screen = ReplicationScreen::of(cluster, asked).await?;
-        if traffic.has_failed() || expected(&screen)? {
-            return Ok(screen);
-        }
-        ensure!(Instant::now() < until, "status never showed it: {screen}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-fn is_down(screen: &ReplicationScreen, from: &str, to: &str) -> Result<bool> {
-    Ok(screen.lag(from, to)?.state == "down")
-}
-
-fn is_ok(screen: &ReplicationScreen, from: &str, to: &str) -> Result<bool> {
-    Ok(screen.lag(from, to)?.state == "ok")
-}
-
-/// Waits until everything is everywhere, and demands that all datacenters list and hold the same, that each key holds
-/// what its last writer left there, and that status is content.
-async fn converge(cluster: &Cluster, journal: &Journal) -> Result<()> {
-    let replicated = journal.ledger.now();
-    let waited = replicate(cluster, "dc-b", &ALL, &ALL).await?;
-    let read = ALL.map(|datacenter| async move {
-        let s3 = cluster.s3(datacenter);
-        let found = read_back(&s3, BUCKET, datacenter, &journal.ledger, replicated, Scope::Everything).await?;
-        anyhow::Ok(found)
-    });
-    let [a, b, c] = read;
-    let (a, b, c) = tokio::try_join!(a, b, c)?;
-    ensure!(!a.is_empty(), "nothing is left");
-    ensure!(a == b, "dc-a and dc-b differ:\n{}", differences(&a, &b));
-    ensure!(a == c, "dc-a and dc-c differ:\n{}", differences(&a, &c));
-    let winners = journal.ledger.keys().into_iter().map(|key| (a.get(&key).map(|found| found.number), key));
-    let wrong: Vec<String> = winners.filter_map(|(found, key)| journal.judge_winner(&key, found).err()).collect();
-    ensure!(wrong.is_empty(), "{} wrong winners:\n{}", wrong.len(), wrong.join("\n"));
-    let mut last = None;
-    let content = async || {
-        let screen = ReplicationScreen::of(cluster, "dc-b").await.ok();
-        let is_content = screen.as_ref().is_some_and(|screen| screen.verdict() == "ok");
-        last = screen;
-        is_content
-    };
-    let contented = wait_until("status being ok", CONVERGE_DEADLINE, content).await;
-    contented.with_context(|| last.map_or("no status".to_owned(), |screen| screen.to_string()))?;
-    let (answered, unreachable) = (journal.answered(), journal.unreachable());
-    println!(
-        "{answered} requests served, {unreachable} of them to be asked again; all was everywhere after {waited:?}"
-    );
-    ensure!(unreachable * 100 <= answered, "{unreachable} of {answered} reads had to be asked again");
-    Ok(())
-}
-
-fn differences<T: PartialEq + std::fmt::Debug>(one: &BTreeMap<String, T>, other: &BTreeMap<String, T>) -> String {
-    let keys = one.keys().chain(other.keys()).filter(|key| one.get(*key) != other.get(*key));
-    keys.map(|key| format!("{key}: {:?}, {:?}", one.get(key), other.get(key))).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +60,7 @@ async fn a_datacenter_that_is_cut_off_serves_on_and_all_converge_after_the_heal(
     linked.heal();
     served(&traffic, &journal, 500).await?;
     traffic.finish().await?;
-    converge(cluster, &journal).await
+    converge(cluster, BUCKET, &journal).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +78,7 @@ async fn a_link_that_loses_all_bytes_one_way_is_shown_and_heals() -> Result<()> 
     linked.heal();
     served(&traffic, &journal, 300).await?;
     traffic.finish().await?;
-    converge(&linked.cluster, &journal).await
+    converge(&linked.cluster, BUCKET, &journal).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +111,7 @@ async fn a_cut_between_two_that_the_third_sees_is_shown_by_the_third_and_heals()
     linked.heal();
     served(&traffic, &journal, 300).await?;
     traffic.finish().await?;
-    converge(cluster, &journal).await
+    converge(cluster, BUCKET, &journal).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,7 +148,7 @@ async fn a_frozen_datacenter_slows_no_request_elsewhere_and_catches_up() -> Resu
         ended - frozen
     );
     ensure!(after <= 2 * before + Duration::from_millis(20), "p99 went from {before:?} to {after:?}");
-    converge(cluster, &journal).await
+    converge(cluster, BUCKET, &journal).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,7 +175,7 @@ async fn a_flapping_link_converges() -> Result<()> {
     }
     served(&traffic, &journal, 300).await?;
     traffic.finish().await?;
-    converge(&linked.cluster, &journal).await
+    converge(&linked.cluster, BUCKET, &journal).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
