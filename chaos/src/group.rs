@@ -43,7 +43,14 @@ pub struct Flying {
 #[derive(Debug)]
 pub enum Carries {
     Local(Vec<Flying>),
-    Remote { source: usize, places: Vec<OriginCursor>, last: Option<Stamp>, wall: Timestamp, awaited: bool },
+    Remote {
+        source: usize,
+        number: u64,
+        places: Vec<OriginCursor>,
+        last: Option<Stamp>,
+        wall: Timestamp,
+        awaited: bool,
+    },
     Nothing,
 }
 

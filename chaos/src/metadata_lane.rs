@@ -39,7 +39,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Pull { cursor } => self.pull(place, source, cursor),
-                Effect::Propose(batch) => self.propose_remote(place, source, batch)?,
+                Effect::Propose { number, batch } => self.propose_remote(place, source, number, batch)?,
                 Effect::Retry { after_ms } => self.schedule(after_ms, Event::StreamTick { place, source }),
                 Effect::Report(state) => self.note(17, u64::from(matches!(state, StreamState::Held { .. }))),
             }
@@ -182,7 +182,7 @@ impl World {
             PullAnswer::Refused(reason) => StreamEvent::Refused { reason },
             PullAnswer::NeedsFullSync => StreamEvent::NeedsFullSync,
             PullAnswer::NoNews => {
-                let cursor = self.lane(place, source).stream.cursor().copied();
+                let cursor = self.lane(place, source).stream.pulling().copied();
                 if let Some(cursor) = cursor {
                     self.pull(place, source, cursor); // asked again; to the stream it is the same pull
                 }

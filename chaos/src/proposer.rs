@@ -110,9 +110,13 @@ impl World {
     }
 
     /// Proposes a pulled batch, or tells the stream why not.
-    pub fn propose_remote(&mut self, place: Place, source: usize, batch: Batch) -> Checked {
+    pub fn propose_remote(&mut self, place: Place, source: usize, number: u64, batch: Batch) -> Checked {
         let Some(leader) = self.group(place).leader else {
-            return self.step_stream(place, source, StreamEvent::ApplyFailed { reason: "no leader".to_owned() });
+            return self.step_stream(
+                place,
+                source,
+                StreamEvent::ApplyFailed { number, reason: "no leader".to_owned() },
+            );
         };
         let decode = |bytes: &bytes::Bytes| LogEntry::decode(bytes);
         let entries: Vec<LogEntry> = batch.entries.iter().map(decode).collect::<Result<_, _>>().map_err(|error| {
@@ -126,9 +130,9 @@ impl World {
             && let Err(ClockError::Skewed { ahead_ms, .. }) = node.guard.observe_remote(wall, stamp.timestamp)
         {
             self.tally.add("… streams held for a clock", 1);
-            return self.step_stream(place, source, StreamEvent::Skewed { ahead_ms });
+            return self.step_stream(place, source, StreamEvent::Skewed { number, ahead_ms });
         }
-        let carries = Carries::Remote { source, places, last, wall, awaited: true };
+        let carries = Carries::Remote { source, number, places, last, wall, awaited: true };
         self.append(place, &Command::Remote(batch), carries);
         Ok(())
     }
@@ -152,16 +156,16 @@ impl World {
                     }
                     self.check_log(place)?;
                 }
-                (Carries::Remote { source, places, last, wall, awaited }, Response::Remote(outcome)) => {
+                (Carries::Remote { source, number, places, last, wall, awaited }, Response::Remote(outcome)) => {
                     let event = match outcome {
                         RemoteOutcome::Applied(cursor) => {
                             self.check_remote_stamp(last, wall)?;
                             let keys = self.oracle.merge(place.datacenter, place.group, source, &places)?;
                             self.check_rows(place.datacenter, &keys)?;
-                            StreamEvent::Applied { cursor }
+                            StreamEvent::Applied { number, cursor }
                         }
-                        RemoteOutcome::Ignored(cursor) => StreamEvent::Applied { cursor },
-                        RemoteOutcome::Rejected { reason, .. } => StreamEvent::Rejected { reason },
+                        RemoteOutcome::Ignored(cursor) => StreamEvent::Applied { number, cursor },
+                        RemoteOutcome::Rejected { reason, .. } => StreamEvent::Rejected { number, reason },
                     };
                     if awaited {
                         self.step_stream(place, source, event)?;

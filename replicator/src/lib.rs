@@ -15,6 +15,7 @@ mod conflict;
 mod cursors;
 mod log;
 mod pull;
+mod rate;
 mod stream;
 mod watermark;
 
@@ -24,5 +25,6 @@ pub use conflict::{Precedence, is_concurrent, precedence};
 pub use cursors::{Cursor, CursorVector, CursorVectorError, OriginCursor};
 pub use log::{LogEntry, LogHead};
 pub use pull::{PullDecision, PullRefusal, decide_pull, decide_pull_planted};
+pub use rate::RateCap;
 pub use stream::{Effect, Event, HoldReason, Stream, StreamState};
 pub use watermark::{DataWatermark, RegistryReport, VolumeReport, WatermarkHold, meta_watermark};

@@ -210,6 +210,14 @@ impl Meta {
         self.inner.advanced.subscribe()
     }
 
+    /// How much this node has applied in one partition; a partition whose number has not moved has no news.
+    ///
+    /// # Errors
+    /// `NoSuchPartition`.
+    pub fn applied(&self, partition: PartitionId) -> Result<u64, MetaError> {
+        Ok(*self.slot(partition)?.group.applied().borrow())
+    }
+
     /// Whether this node leads the partition and may stamp (rule 9).
     pub fn serving(&self, partition: PartitionId) -> bool {
         self.slot(partition).is_ok_and(Slot::is_serving)

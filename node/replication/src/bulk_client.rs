@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
+use crate::bulk_server::COMMITTED_HEADER;
+
 /// Connections to one peer node at once.
 pub const BULK_CONNECTIONS_MAX: usize = 8;
 
@@ -47,6 +49,24 @@ pub struct BulkClient {
     connect_timeout: Duration,
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
     permits: Semaphore,
+}
+
+/// Bytes of a volume's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    pub bytes: Bytes,
+    /// How far the volume was committed when they were read, if the node said so.
+    pub committed: Option<u64>,
+}
+
+/// One request.
+struct Wanted<'a> {
+    path: &'a str,
+    limit: usize,
+    /// How long the answer may take to begin.
+    head_max: Duration,
+    /// A body that stalls is worth what has come of it.
+    partial_is_useful: bool,
 }
 
 /// How long a node may take to begin its answer: it only reads its disk. A link that is cut is noticed by this.
@@ -78,29 +98,32 @@ impl BulkClient {
 
     /// GETs `path` and returns the whole body, which must not be longer than `limit` bytes.
     pub async fn get(&self, path: &str, limit: usize, deadline: Duration) -> Result<Bytes, BulkError> {
-        self.fetch(path, limit, deadline, false).await
+        let wanted = Wanted { path, limit, head_max: HEAD_MAX, partial_is_useful: false };
+        Ok(self.fetch(wanted, deadline).await?.bytes)
     }
 
-    /// The same, but a body that stalls after some bytes is returned as far as it came.
-    pub async fn get_some(&self, path: &str, limit: usize, deadline: Duration) -> Result<Bytes, BulkError> {
-        self.fetch(path, limit, deadline, true).await
-    }
-
-    async fn fetch(
+    /// GETs a range of a volume, for which the node may wait as long as `path` asks it to. A body that stalls after some
+    /// bytes is returned as far as it came.
+    pub async fn get_range(
         &self,
         path: &str,
         limit: usize,
+        wait: Duration,
         deadline: Duration,
-        partial_is_useful: bool,
-    ) -> Result<Bytes, BulkError> {
+    ) -> Result<Range, BulkError> {
+        let wanted = Wanted { path, limit, head_max: wait + HEAD_MAX, partial_is_useful: true };
+        self.fetch(wanted, deadline).await
+    }
+
+    async fn fetch(&self, wanted: Wanted<'_>, deadline: Duration) -> Result<Range, BulkError> {
         let exchange = async {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
             let mut connection = self.connection().await?;
-            let (body, whole) = self.exchange(&mut connection, path, limit, partial_is_useful).await?;
+            let (range, whole) = self.exchange(&mut connection, wanted).await?;
             if whole && !connection.is_closed() {
                 self.idle.lock().push(connection); // bounded by the permits
             }
-            Ok(body)
+            Ok(range)
         };
         let result = tokio::time::timeout(deadline, exchange).await.unwrap_or_else(|_| Err(self.late(deadline)));
         if matches!(result, Err(BulkError::Deadline { .. })) {
@@ -143,20 +166,20 @@ impl BulkClient {
     async fn exchange(
         &self,
         connection: &mut SendRequest<Empty<Bytes>>,
-        path: &str,
-        limit: usize,
-        partial_is_useful: bool,
-    ) -> Result<(Bytes, bool), BulkError> {
+        wanted: Wanted<'_>,
+    ) -> Result<(Range, bool), BulkError> {
+        let Wanted { path, limit, head_max, partial_is_useful } = wanted;
         let broke = |source| BulkError::Exchange { address: self.address.clone(), source };
         let request = Request::get(path)
             .header(header::HOST, self.address.as_str())
             .body(Empty::new())
             .expect("paths are made of digits and hex");
-        let answer = tokio::time::timeout(HEAD_MAX, connection.send_request(request))
+        let answer = tokio::time::timeout(head_max, connection.send_request(request))
             .await
-            .map_err(|_| self.late(HEAD_MAX))?
+            .map_err(|_| self.late(head_max))?
             .map_err(broke)?;
         let status = answer.status();
+        let committed = answer.headers().get(COMMITTED_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let mut body = answer.into_body();
         let limit_here = if status.is_success() { limit } else { 64 << 10 };
         let announced = http_body::Body::size_hint(&body).exact().unwrap_or(0);
@@ -170,7 +193,7 @@ impl BulkClient {
                 Ok(Some(frame)) => frame.map_err(broke)?,
                 Ok(None) => break,
                 Err(_) if status.is_success() && partial_is_useful && !bytes.is_empty() => {
-                    return Ok((bytes.freeze(), false));
+                    return Ok((Range { bytes: bytes.freeze(), committed }, false));
                 }
                 Err(_) => return Err(self.late(STALL_MAX)),
             };
@@ -182,7 +205,7 @@ impl BulkClient {
             }
         }
         if status.is_success() {
-            return Ok((bytes.freeze(), true));
+            return Ok((Range { bytes: bytes.freeze(), committed }, true));
         }
         let reason = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_LENGTH_MAX)]).into_owned();
         Err(BulkError::Status { address: self.address.clone(), status, reason })

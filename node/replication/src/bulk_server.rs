@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! GET /v1/needle/FID?from=N&to=N             bytes of a needle's data, verified before they leave
-//! GET /v1/volume/ID/GENERATION?offset=N&length=N   bytes of the volume's file below its committed length (rule 2)
+//! GET /v1/volume/ID/GENERATION?offset=N&length=N[&wait_ms=N]   bytes of the volume's file below its committed length
+//!                                            (rule 2); at that length it waits for more, and may answer with nothing
 //! ```
+//!
+//! A range's answer says in `meridian-committed` how far the volume is committed.
 //!
 //! It reads only what lies on this node: a proxied request is never proxied again. 404: not here. 409: another
 //! generation of the file. 416: past the committed length. 503: anything else, with the reason as text.
@@ -24,10 +27,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use meridian_types::limits::NEEDLE_SIZE_MAX;
 use meridian_types::{Fid, FileGeneration, VolumeId};
-use meridian_volume::{VolumeError, VolumeSet};
+use meridian_volume::{VolumeError, VolumeSet, VolumeStatus};
 use meridian_wire::tls::{HANDSHAKE_TIMEOUT, Identity};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 /// Connections at the bulk port.
@@ -36,6 +40,10 @@ const CONNECTIONS_MAX: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may go on at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Longest time that a range waits for bytes, whatever is asked.
+pub const RANGE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How far the volume of a range is committed.
+pub const COMMITTED_HEADER: &str = "meridian-committed";
 /// Largest range of a volume in one answer.
 pub const RANGE_BYTES_MAX: usize = NEEDLE_SIZE_MAX + (64 << 10);
 
@@ -49,6 +57,7 @@ pub async fn serve_bulk(
     let acceptor = TlsAcceptor::from(identity.rustls_server());
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
+    let (stop, _) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -68,6 +77,7 @@ pub async fn serve_bulk(
             continue;
         };
         let (acceptor, volumes, watcher) = (acceptor.clone(), Arc::clone(&volumes), graceful.watcher());
+        let stopping = stop.subscribe();
         tokio::spawn(async move {
             let _permit = permit;
             let _ = stream.set_nodelay(true);
@@ -77,8 +87,8 @@ pub async fn serve_bulk(
                 Err(_) => return tracing::debug!("a TLS handshake at the bulk port took too long"),
             };
             let service = service_fn(move |request| {
-                let volumes = Arc::clone(&volumes);
-                async move { Ok::<_, Infallible>(answer(&volumes, &request).await) }
+                let (volumes, stopping) = (Arc::clone(&volumes), stopping.clone());
+                async move { Ok::<_, Infallible>(answer(&volumes, &request, stopping).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -89,12 +99,13 @@ pub async fn serve_bulk(
             }
         });
     }
+    stop.send_replace(true); // ranges that wait end now
     let _ = tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await;
 }
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(volumes: &VolumeSet, request: &Request<Incoming>) -> Answer {
+async fn answer(volumes: &VolumeSet, request: &Request<Incoming>, stopping: watch::Receiver<bool>) -> Answer {
     if request.method() != Method::GET {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET");
     }
@@ -102,14 +113,50 @@ async fn answer(volumes: &VolumeSet, request: &Request<Incoming>) -> Answer {
         return refuse(StatusCode::BAD_REQUEST, "no such path");
     };
     let read = match wanted {
-        Wanted::Needle { fid, from, to } => volumes.read(fid, from..to).await,
-        Wanted::Range { volume, generation, offset, length } => {
-            volumes.read_raw(volume, generation, offset, length.min(RANGE_BYTES_MAX)).await
+        Wanted::Needle { fid, from, to } => volumes.read(fid, from..to).await.map(|bytes| (bytes, None)),
+        Wanted::Range { volume, generation, offset, length, wait } => {
+            await_bytes(volumes, (volume, offset), wait, stopping).await;
+            let length = length.min(RANGE_BYTES_MAX);
+            let committed = volumes.state(volume).map(|state| state.committed);
+            volumes.read_raw(volume, generation, offset, length).await.map(|bytes| (bytes, committed))
         }
     };
     match read {
-        Ok(bytes) => Response::new(Full::new(bytes)),
+        Ok((bytes, committed)) => {
+            let mut response = Response::new(Full::new(bytes));
+            if let Some(committed) = committed {
+                response.headers_mut().insert(COMMITTED_HEADER, committed.into());
+            }
+            response
+        }
         Err(error) => refuse(status_of(&error), &error.to_string()),
+    }
+}
+
+/// Waits until there are bytes at an offset of a volume, or will be none: the caller looks then.
+async fn await_bytes(
+    volumes: &VolumeSet,
+    (volume, offset): (VolumeId, u64),
+    wait: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let until = Instant::now() + wait.min(RANGE_WAIT_MAX);
+    let mut changed = volumes.changed();
+    loop {
+        changed.borrow_and_update(); // before the look: what comes after it wakes us
+        let grows =
+            |state: VolumeStatus| state.committed == offset && !state.sealed && !state.fenced && state.failed.is_none();
+        if !volumes.state(volume).is_some_and(grows) {
+            return;
+        }
+        tokio::select! {
+            changed = tokio::time::timeout_at(until, changed.changed()) => {
+                if !matches!(changed, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
     }
 }
 
@@ -122,7 +169,7 @@ fn refuse(status: StatusCode, reason: &str) -> Answer {
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Needle { fid: Fid, from: u32, to: u32 },
-    Range { volume: VolumeId, generation: FileGeneration, offset: u64, length: usize },
+    Range { volume: VolumeId, generation: FileGeneration, offset: u64, length: usize, wait: Duration },
 }
 
 impl Wanted {
@@ -142,6 +189,7 @@ impl Wanted {
                 generation: FileGeneration(generation.parse().ok()?),
                 offset: query.get("offset")?.parse().ok()?,
                 length: query.get("length")?.parse().ok()?,
+                wait: Duration::from_millis(query.get("wait_ms").map_or(Some(0), |wait| wait.parse().ok())?),
             },
             _ => return None,
         };
@@ -155,8 +203,9 @@ pub fn needle_path(fid: Fid, from: u32, to: u32) -> String {
 }
 
 /// The path of a range of a volume's file.
-pub fn range_path(volume: VolumeId, generation: FileGeneration, offset: u64, length: usize) -> String {
-    format!("/v1/volume/{volume}/{generation}?offset={offset}&length={length}")
+pub fn range_path(volume: VolumeId, generation: FileGeneration, offset: u64, length: usize, wait: Duration) -> String {
+    let wait_ms = wait.as_millis();
+    format!("/v1/volume/{volume}/{generation}?offset={offset}&length={length}&wait_ms={wait_ms}")
 }
 
 fn status_of(error: &VolumeError) -> StatusCode {
@@ -178,10 +227,14 @@ mod tests {
         let path = needle_path(fid, 3, 9);
         let (path, query) = path.split_once('?').unwrap();
         assert_eq!(Wanted::parse(path, query), Some(Wanted::Needle { fid, from: 3, to: 9 }));
-        let path = range_path(fid.volume, FileGeneration(2), 64, 4096);
+        let wait = Duration::from_millis(700);
+        let path = range_path(fid.volume, FileGeneration(2), 64, 4096, wait);
         let (path, query) = path.split_once('?').unwrap();
-        let wanted = Wanted::Range { volume: fid.volume, generation: FileGeneration(2), offset: 64, length: 4096 };
+        let (volume, generation) = (fid.volume, FileGeneration(2));
+        let wanted = Wanted::Range { volume, generation, offset: 64, length: 4096, wait };
         assert_eq!(Wanted::parse(path, query), Some(wanted));
+        let unhurried = Wanted::Range { volume, generation, offset: 64, length: 4096, wait: Duration::ZERO };
+        assert_eq!(Wanted::parse(path, "offset=64&length=4096"), Some(unhurried));
     }
 
     #[test]
@@ -196,6 +249,7 @@ mod tests {
             ("/v1/volume/0/0", "offset=0&length=1"),
             ("/v1/volume/769/0/x", "offset=0&length=1"),
             ("/v1/volume/769/0", "offset=-1&length=1"),
+            ("/v1/volume/769/0", "offset=0&length=1&wait_ms=-1"),
         ] {
             assert_eq!(Wanted::parse(path, query), None, "{path}?{query}");
         }

@@ -48,8 +48,12 @@ pub struct ReplicationLimits {
     pub backoff_max: Duration,
     /// Bytes of one fetched range of a mirror. Two full chunks with their headers, so that none is fetched twice.
     pub mirror_range_bytes: usize,
-    /// Ranges in flight: with the size above, the byte budget of the link.
-    pub mirror_fetches_max: usize,
+    /// Bytes of ranges in flight on one link.
+    pub link_bytes_max: usize,
+    /// Bytes a second of both lanes on one link; `None` for as many as come.
+    pub link_bytes_per_second_max: Option<u64>,
+    /// Requests that may wait at the source for bytes that are not yet written, fewer than `BULK_CONNECTIONS_MAX`.
+    pub mirror_waits_max: usize,
     /// Failed checks of a range until it is parked.
     pub mirror_attempts_max: u32,
     /// Watermark reports are committed at most this often.
@@ -68,7 +72,9 @@ impl Default for ReplicationLimits {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             mirror_range_bytes: (8 << 20) + (64 << 10),
-            mirror_fetches_max: 2,
+            link_bytes_max: 24 << 20,
+            link_bytes_per_second_max: None,
+            mirror_waits_max: 4,
             mirror_attempts_max: 5,
             report_interval: Duration::from_secs(1),
             close_interval: Duration::from_secs(1),

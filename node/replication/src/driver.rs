@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub report_now: Notify,
     /// Bumped when this datacenter's volumes or registry have news for peers.
     pub volumes_moved: watch::Sender<u64>,
+    /// When each datacenter's last pull was answered with what it had waited for.
+    pub answered: Mutex<BTreeMap<DatacenterId, tokio::time::Instant>>,
     pub cached: CachedReports,
 }
 
@@ -68,7 +70,8 @@ impl Replication {
             .iter()
             .map(|peer| {
                 let data = committed.get(&peer.id).copied().unwrap_or(Timestamp::ZERO);
-                let source = Source::new(peer.clone(), identity, &config.timings, data)?;
+                let source =
+                    Source::new(peer.clone(), identity, &config.timings, &config.limits, Arc::clone(&clock), data)?;
                 Ok((peer.id, Arc::new(source)))
             })
             .collect::<Result<BTreeMap<_, _>, ReplicationError>>()?;
@@ -81,6 +84,7 @@ impl Replication {
             sources,
             report_now: Notify::new(),
             volumes_moved: watch::Sender::new(1),
+            answered: Mutex::default(),
             cached: CachedReports::default(),
         });
         let mut tasks = JoinSet::new();

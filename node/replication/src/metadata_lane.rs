@@ -4,7 +4,10 @@
 //! What to do when is decided by `replicator::Stream`, one a partition; this shell performs its effects and feeds
 //! the completions back. It keeps nothing: after a restart each stream starts at its committed cursor.
 //!
-//! Invariants: a stream has at most one pull or one proposal under way; every call has a deadline.
+//! Pulls run ahead of proposals: a stream asks for what follows what it has received (`replicator::Stream`).
+//!
+//! Invariants: a stream is in at most one pull, and its batches are proposed in the order in which they came; at most
+//! `PULLS_MAX` calls are under way, each with a deadline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::driver::Inner;
 use crate::error::reason_of;
+use crate::link_limits::Backoff;
 use crate::sources::{LaneState, Source};
 
 /// How often this node looks which partitions it leads.
@@ -34,10 +38,30 @@ const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(500);
 /// Smallest answer that is asked for on a link that is too slow for more.
 const BATCH_BYTES_MIN: usize = 16 << 10;
 
+/// Calls under way at one source. Partitions whose turn comes at different moments share the next one.
+const PULLS_MAX: usize = 4;
+
+/// Nothing more is pulled while so many bytes of entries wait for their commit here, over all partitions. With what
+/// `PULLS_MAX` calls may bring, this is the metadata lane's byte budget of the link.
+const PROPOSED_BYTES_MAX: usize = 16 << 20;
+
 /// What a task under way has come to.
 enum Completion {
-    Pulled { call: u64, asked: Vec<PartitionId>, reply: Result<PullLogsReply, tonic::Status> },
-    Event { partition: PartitionId, event: Event },
+    Pulled {
+        call: u64,
+        asked: Vec<PartitionId>,
+        reply: Result<PullLogsReply, tonic::Status>,
+    },
+    Event {
+        partition: PartitionId,
+        event: Event,
+    },
+    /// As `Event`, for a batch of so many bytes.
+    Proposed {
+        partition: PartitionId,
+        event: Event,
+        bytes: usize,
+    },
 }
 
 /// Pulls from one source until the driver stops.
@@ -48,6 +72,8 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
         wanted: BTreeMap::new(),
         calls: BTreeMap::new(),
         last_call: 0,
+        pulls: 0,
+        proposed_bytes: 0,
         bytes_max: LOG_BATCH_SIZE_MAX,
         running: FuturesUnordered::new(),
         inner,
@@ -65,6 +91,10 @@ struct MetadataLane {
     /// The call that each stream's pull is in: the answer to an older one is not for it any more.
     calls: BTreeMap<PartitionId, u64>,
     last_call: u64,
+    /// Calls under way.
+    pulls: usize,
+    /// Bytes of entries in proposals under way.
+    proposed_bytes: usize,
     /// Bytes asked for in one answer: halved while answers do not arrive in time, so that a slow link gets through.
     bytes_max: usize,
     running: FuturesUnordered<BoxFuture<'static, Completion>>,
@@ -75,7 +105,8 @@ impl MetadataLane {
         let mut leadership = tokio::time::interval(LEADERSHIP_INTERVAL);
         leadership.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if !self.wanted.is_empty() {
+            let has_room = self.pulls < PULLS_MAX && self.proposed_bytes < PROPOSED_BYTES_MAX;
+            if has_room && !self.wanted.is_empty() {
                 let wanted = std::mem::take(&mut self.wanted);
                 let pull = self.start_pull(wanted);
                 self.running.push(pull);
@@ -118,7 +149,11 @@ impl MetadataLane {
                 Effect::Pull { cursor } => {
                     self.wanted.insert(partition, cursor);
                 }
-                Effect::Propose(batch) => self.running.push(self.start_apply(partition, batch)),
+                // Polled first in the order in which they are pushed, and so queued in that order.
+                Effect::Propose { number, batch } => {
+                    self.proposed_bytes += batch.size_bytes();
+                    self.running.push(self.start_apply(partition, number, batch));
+                }
                 Effect::Retry { after_ms } => self.running.push(Box::pin(async move {
                     tokio::time::sleep(Duration::from_millis(after_ms)).await;
                     Completion::Event { partition, event: Event::Tick }
@@ -143,36 +178,47 @@ impl MetadataLane {
             accept_zstd: true,
         };
         self.last_call += 1;
+        self.pulls += 1;
         let call_id = self.last_call;
         let asked: Vec<PartitionId> = wanted.into_keys().collect();
         self.calls.extend(asked.iter().map(|partition| (*partition, call_id)));
-        let mut client = self.source.client();
+        let source = Arc::clone(&self.source);
         Box::pin(async move {
+            source.rate.admit().await;
+            let mut client = source.client();
             let deadline = limits.long_poll + limits.call_grace;
             let reply = call(deadline, request, |request| async move { client.pull_logs(request).await }).await;
             Completion::Pulled { call: call_id, asked, reply }
         })
     }
 
-    fn start_apply(&self, partition: PartitionId, batch: Batch) -> BoxFuture<'static, Completion> {
+    fn start_apply(&self, partition: PartitionId, number: u64, batch: Batch) -> BoxFuture<'static, Completion> {
         let inner = Arc::clone(&self.inner);
         let source = Arc::clone(&self.source);
+        let bytes = batch.size_bytes();
         Box::pin(async move {
             let event = match inner.meta.apply_remote(partition, batch).await {
-                Ok(RemoteOutcome::Applied(cursor) | RemoteOutcome::Ignored(cursor)) => Event::Applied { cursor },
-                Ok(RemoteOutcome::Rejected { reason, .. }) => Event::Rejected { reason },
-                Err(MetaError::Skewed { ahead_ms }) => Event::Skewed { ahead_ms },
-                Err(error) => Event::ApplyFailed { reason: error.to_string() },
+                Ok(RemoteOutcome::Applied(cursor) | RemoteOutcome::Ignored(cursor)) => {
+                    Event::Applied { number, cursor }
+                }
+                Ok(RemoteOutcome::Rejected { reason, .. }) => Event::Rejected { number, reason },
+                Err(MetaError::Skewed { ahead_ms }) => Event::Skewed { number, ahead_ms },
+                Err(error) => Event::ApplyFailed { number, reason: error.to_string() },
             };
             source.update(|_| ()); // whoever waits for a watermark looks again
-            Completion::Event { partition, event }
+            Completion::Proposed { partition, event, bytes }
         })
     }
 
     fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Event { partition, event } => self.step(partition, event),
+            Completion::Proposed { partition, event, bytes } => {
+                self.proposed_bytes -= bytes;
+                self.step(partition, event);
+            }
             Completion::Pulled { call, mut asked, reply } => {
+                self.pulls -= 1;
                 asked.retain(|partition| self.calls.get(partition) == Some(&call));
                 match reply {
                     Ok(reply) => self.take_reply(asked, reply),
@@ -200,6 +246,7 @@ impl MetadataLane {
         let source_wall = Timestamp::from_raw(reply.source_wall);
         let mut batches: BTreeMap<u32, PartitionBatch> =
             reply.batches.into_iter().map(|batch| (batch.partition, batch)).collect();
+        self.source.rate.spend(batches.values().map(|batch| batch.entries.len()).sum());
         self.source.update(|facts| {
             facts.metadata_lane = LaneState::Answered;
             facts.clock.read(now_ms, source_wall.unix_ms());
@@ -249,7 +296,7 @@ impl MetadataLane {
 /// Says hello until the source has answered: boot counters are told before anything is pulled (rule 7).
 async fn introduce(inner: &Inner, source: &Source) {
     let limits = &inner.config.limits;
-    let mut pause = limits.backoff_min;
+    let mut backoff = Backoff::new(limits.backoff_min, limits.backoff_max);
     loop {
         let mut client = source.client();
         let answer =
@@ -271,8 +318,7 @@ async fn introduce(inner: &Inner, source: &Source) {
             }
         };
         source.update(|facts| facts.metadata_lane = LaneState::Failing { reason: problem });
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(limits.backoff_max);
+        backoff.pause().await;
     }
 }
 

@@ -29,9 +29,51 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(20);
 /// How long one holder may be silent until the next one is asked too.
 const HEDGE_AFTER: Duration = Duration::from_millis(300);
 
+/// How long a mirror that is being followed has for bytes that are on their way, before they are asked for a second time:
+/// they usually left their source before the row that names them.
+const MIRROR_HEAD_START: Duration = Duration::from_millis(10);
+
 #[async_trait]
 impl RemoteBytes for Replication {
     async fn fetch(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError> {
+        tokio::select! {
+            biased;
+            bytes = self.arrival(fid, range.clone()) => Ok(bytes),
+            answer = self.fetch_from_holders(fid, range) => answer,
+        }
+    }
+}
+
+impl Replication {
+    /// Waits until the needle has come by the blob lane; for ever when its volume has no mirror here.
+    async fn arrival(&self, fid: Fid, range: Range<u32>) -> Bytes {
+        let volumes = &self.inner.volumes;
+        let mut changed = volumes.changed();
+        loop {
+            changed.borrow_and_update();
+            if !volumes.state(fid.volume).is_some_and(|state| state.mirror) {
+                return std::future::pending().await;
+            }
+            if let Ok(bytes) = volumes.read(fid, range.clone()).await {
+                return bytes;
+            }
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Whether the volume is mirrored here by a lane that works: its bytes may be on their way.
+    fn is_followed(&self, fid: Fid) -> bool {
+        let source = self.inner.sources.get(&fid.volume.datacenter());
+        let lane_works = source.is_some_and(|source| source.facts.lock().blob_lane == LaneState::Answered);
+        lane_works && self.inner.volumes.state(fid.volume).is_some_and(|state| state.mirror)
+    }
+
+    async fn fetch_from_holders(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError> {
+        if self.is_followed(fid) {
+            tokio::time::sleep(MIRROR_HEAD_START).await;
+        }
         let mut holders: Vec<&Arc<Source>> = self.inner.sources.values().collect();
         // The owner first, and those that do not answer last: they are still asked, but nobody waits for them first.
         holders.sort_by_cached_key(|source| {

@@ -3,6 +3,7 @@
 //! Invariants: the caller is checked before anything else; a wait is bounded here whatever the caller asks; an
 //! answer never holds more than the named limits.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,10 +29,11 @@ use crate::{explain, status};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest time that a watermark is waited for.
 const AWAIT_MAX: Duration = Duration::from_secs(100);
-/// How long an answer with news waits for more of it: a commit every millisecond shall not cost an exchange each.
-const PULL_LINGER: Duration = Duration::from_millis(4);
-/// The same for lists of volumes.
-const LIST_LINGER: Duration = Duration::from_millis(8);
+/// A datacenter that waits is answered at once, but not sooner than this after its last answer: a commit every
+/// millisecond shall not cost an exchange each. On a link whose round trip takes longer nothing ever waits for it.
+const PULL_INTERVAL_MIN: Duration = Duration::from_millis(4);
+/// How long a list of volumes waits for more news: the bytes themselves are followed by waiting ranges.
+const LIST_LINGER: Duration = Duration::from_millis(20);
 /// Most cursors in one pull: every partition and the catalog.
 const CURSORS_MAX: usize = meridian_types::limits::PARTITIONS_MAX as usize + 1;
 
@@ -92,22 +94,29 @@ impl ReplicationRpc for ReplicationService {
 
     async fn pull_logs(&self, request: Request<PullLogsRequest>) -> Result<Response<PullLogsReply>, Status> {
         let request = request.into_inner();
-        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let (inner, peer) = self.inner(request.caller.as_ref())?;
         if request.cursors.len() > CURSORS_MAX {
             return Err(Status::invalid_argument(format!("at most {CURSORS_MAX} cursors in one pull")));
         }
         let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
         let mut advanced = inner.meta.advanced();
+        let mut seen = BTreeMap::new();
         advanced.borrow_and_update();
-        while !has_news(inner, &request)? {
+        while !has_news(inner, &request, &mut seen)? {
             match tokio::time::timeout_at(until, advanced.changed()).await {
-                Ok(Ok(())) => tokio::time::sleep_until(until.min(Instant::now() + PULL_LINGER)).await,
+                Ok(Ok(())) => {
+                    let answered = inner.answered.lock().get(&peer.datacenter).copied();
+                    if let Some(answered) = answered {
+                        tokio::time::sleep_until(until.min(answered + PULL_INTERVAL_MIN)).await;
+                    }
+                }
                 Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
                 Err(_) => break,
             }
             advanced.borrow_and_update();
         }
         let batches = collect_batches(inner, &request)?;
+        inner.answered.lock().insert(peer.datacenter, Instant::now());
         Ok(Response::new(PullLogsReply { batches, source_wall: inner.clock.wall().raw() }))
     }
 
@@ -231,11 +240,21 @@ pub(crate) async fn await_watermark(
     }
 }
 
-/// Whether any of the asked partitions has something the caller lacks.
-fn has_news(inner: &Inner, request: &PullLogsRequest) -> Result<bool, Status> {
+/// Whether any of the asked partitions has something the caller lacks. `seen` holds how far each had applied when it had
+/// no news: a partition is looked at again only when that has moved, so that one's commits don't cost a look at all.
+fn has_news(inner: &Inner, request: &PullLogsRequest, seen: &mut BTreeMap<u32, u64>) -> Result<bool, Status> {
     for cursor in &request.cursors {
+        let partition = fields::partition("partition", cursor.partition)?;
+        // Read before the look: what is applied between the two is looked at again, never missed.
+        let applied = inner.meta.applied(partition).ok().filter(|_| inner.meta.serving(partition));
+        if applied.is_some() && seen.get(&cursor.partition) == applied.as_ref() {
+            continue;
+        }
         if !matches!(look(inner, cursor)?, Look::NoNews) {
             return Ok(true);
+        }
+        if let Some(applied) = applied {
+            seen.insert(cursor.partition, applied);
         }
     }
     Ok(false)

@@ -7,22 +7,27 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use meridian_env::HybridClock;
 use meridian_replicator::{DataWatermark, StreamState};
 use meridian_types::{DatacenterId, PartitionId, Timestamp, VolumeId};
 use meridian_wire::replication::replication_client::ReplicationClient;
 use meridian_wire::tls::{Identity, server_name};
 use meridian_wire::{LinkTimings, channel, replication_client};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
 
 use crate::bulk_client::BulkClient;
-use crate::{PeerDatacenter, ReplicationError};
+use crate::link_limits::{LinkBudget, LinkRate};
+use crate::{PeerDatacenter, ReplicationError, ReplicationLimits};
 
 /// One node of another datacenter.
 pub struct Link {
     channel: Channel,
+    /// For reads that somebody waits for.
     pub bulk: Arc<BulkClient>,
+    /// For mirrors, which may wait at the node: connections of their own, so that they keep no read waiting.
+    pub mirrors: Arc<BulkClient>,
 }
 
 /// Another datacenter: what it is asked through, and what is known of it.
@@ -31,6 +36,10 @@ pub struct Source {
     links: Vec<Link>,
     preferred: AtomicUsize,
     pub facts: Mutex<SourceFacts>,
+    pub budget: LinkBudget,
+    pub rate: LinkRate,
+    /// Requests of mirrors that may wait for bytes that are not yet written.
+    pub waits: Semaphore,
     /// Bumped when `facts` may have moved a watermark.
     moved: watch::Sender<u64>,
 }
@@ -107,6 +116,8 @@ impl Source {
         peer: PeerDatacenter,
         identity: &Identity,
         timings: &LinkTimings,
+        limits: &ReplicationLimits,
+        clock: Arc<HybridClock>,
         committed: Timestamp,
     ) -> Result<Self, ReplicationError> {
         let links = peer
@@ -115,12 +126,21 @@ impl Source {
             .map(|node| {
                 let name = server_name(&node.name, &peer.name);
                 let channel = channel(&node.grpc, identity, &name, timings)?;
-                let bulk = BulkClient::new(node.bulk.clone(), name, identity, timings.connect_timeout)?;
-                Ok(Link { channel, bulk: Arc::new(bulk) })
+                let bulk = || BulkClient::new(node.bulk.clone(), name.clone(), identity, timings.connect_timeout);
+                Ok(Link { channel, bulk: Arc::new(bulk()?), mirrors: Arc::new(bulk()?) })
             })
             .collect::<Result<Vec<_>, ReplicationError>>()?;
         let facts = SourceFacts { watermark: DataWatermark::new(committed), ..SourceFacts::default() };
-        Ok(Self { peer, links, preferred: AtomicUsize::new(0), facts: Mutex::new(facts), moved: watch::Sender::new(0) })
+        Ok(Self {
+            peer,
+            links,
+            preferred: AtomicUsize::new(0),
+            facts: Mutex::new(facts),
+            budget: LinkBudget::new(limits.link_bytes_max),
+            rate: LinkRate::new(clock, limits.link_bytes_per_second_max),
+            waits: Semaphore::new(limits.mirror_waits_max),
+            moved: watch::Sender::new(0),
+        })
     }
 
     pub fn id(&self) -> DatacenterId {
