@@ -105,7 +105,13 @@ impl World {
                 Condition::None => true,
                 Condition::Absent => visible.is_none(),
                 Condition::Etag(wanted) => visible.as_ref().is_some_and(|etag| wanted == "*" || wanted == etag),
+                Condition::Matches(_) => return unexpected("no condition that the workload does not make"),
             };
+            if matches!(request.operation, IndexOperation::Delete { .. }) && visible.is_none() {
+                // A conditional delete of nothing succeeds and changes nothing.
+                let is_nothing = matches!(outcome, Outcome::Deleted { existed: false, version: None, .. });
+                return if is_nothing { Ok(()) } else { unexpected("nothing") };
+            }
             if is_met == (*outcome == Outcome::PreconditionFailed) {
                 return unexpected(if is_met { "a change" } else { "a refusal" });
             }
@@ -117,7 +123,7 @@ impl World {
             {
                 Some(etag_of(operation_index, 0))
             }
-            (IndexOperation::Delete { .. }, Outcome::Deleted { stamp: given, existed })
+            (IndexOperation::Delete { .. }, Outcome::Deleted { stamp: given, existed, .. })
                 if *given == stamp && *existed == visible.is_some() =>
             {
                 None

@@ -182,19 +182,20 @@ impl World {
             (Kind::Delete(condition), _) => IndexOperation::Delete { bucket, key, mode, condition: condition.clone() },
             (Kind::Multipart { .. }, 0) => {
                 let (attributes, initiated) = (Attributes::default(), self.true_time());
-                IndexOperation::CreateUpload { bucket, key, upload, attributes, initiated }
+                IndexOperation::CreateUpload { bucket, key, upload, attributes, initiated, checksum: None }
             }
             (Kind::Multipart { .. }, step @ (2 | 4)) => {
                 let (number, size) = (if step == 2 { 1 } else { 2 }, PART_SIZE_MIN);
                 let chunks = subject.chunks.last().copied().into_iter().collect();
-                let part = Part { size, etag: etag_of(operation_index, number), chunks, stored: self.true_time() };
+                let (etag, stored, checksums) = (etag_of(operation_index, number), self.true_time(), Vec::new());
+                let part = Part { size, etag, chunks, stored, checksums };
                 IndexOperation::PutPart { bucket, key, upload, number, part }
             }
             (Kind::Multipart { abort: true }, _) => IndexOperation::AbortUpload { bucket, key, upload },
             (Kind::Multipart { abort: false }, _) => {
                 let choice = |number| PartChoice { number, etag: etag_of(operation_index, number) };
-                let (parts, condition) = (vec![choice(1), choice(2)], Condition::None);
-                IndexOperation::CompleteUpload { bucket, key, upload, parts, mode, condition }
+                let (parts, condition, checksums) = (vec![choice(1), choice(2)], Condition::None, Vec::new());
+                IndexOperation::CompleteUpload { bucket, key, upload, parts, mode, condition, checksums }
             }
             (Kind::CreateBucket, _) => IndexOperation::CreateBucket {
                 name: self.buckets[subject.key.0].name.parse().expect("a valid name"),
@@ -234,6 +235,9 @@ impl World {
         }
         match outcome {
             Outcome::UploadCreated | Outcome::PartStored => self.advance(operation_index),
+            Outcome::Deleted { existed: false, .. } if self.is_conditional(operation_index) => {
+                self.operations[operation_index].state = State::Refused; // it had nothing to do
+            }
             Outcome::Stored { stamp, .. } | Outcome::Deleted { stamp, .. } => self.acknowledge(operation_index, *stamp),
             Outcome::Completed { stamp, .. } => {
                 self.tally.add("… multipart uploads completed", 1);
@@ -248,6 +252,10 @@ impl World {
             }
             _ => self.operations[operation_index].state = State::Refused,
         }
+    }
+
+    fn is_conditional(&self, operation_index: usize) -> bool {
+        matches!(&self.operations[operation_index].kind, Kind::Delete(condition) if *condition != Condition::None)
     }
 
     fn acknowledge(&mut self, operation_index: usize, stamp: Stamp) {

@@ -9,7 +9,8 @@ use meridian_replicator::{CursorVector, OriginCursor};
 use meridian_types::{BucketId, BucketName, DatacenterName, ReplicaCode, Stamp};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::row;
+use crate::attributes::RetentionMode;
+use crate::rows::{VersionMode, row};
 
 /// Whether a bucket keeps versions (S3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,6 +29,34 @@ pub struct BucketSettings {
     pub code: Option<ReplicaCode>,
     /// The region that its creation named, if any.
     pub region: Option<DatacenterName>,
+    /// Versions may be locked. Once set it stays, and so does versioning (S3).
+    pub object_lock: Option<ObjectLock>,
+}
+
+/// A bucket's Object Lock configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectLock {
+    /// What versions get that are written without a retention of their own.
+    pub default: Option<DefaultRetention>,
+}
+
+/// A retention that counts from the write; exactly one of days and years is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRetention {
+    pub mode: RetentionMode,
+    pub days: u32,
+    pub years: u32,
+}
+
+impl BucketSettings {
+    /// How a write of this bucket finds its version.
+    pub fn version_mode(&self) -> VersionMode {
+        match self.versioning {
+            Versioning::Off => VersionMode::Null,
+            Versioning::Enabled => VersionMode::Versioned,
+            Versioning::Suspended => VersionMode::Suspended,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -12,8 +12,11 @@ use meridian_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::attributes::{Attributes, Change};
 use crate::catalog_rows::{BucketRow, BucketSettings, UserRow};
-use crate::rows::{Attributes, ObjectBody, Part, Row, VersionId, VersionKind, VersionMode, row};
+use crate::rows::{
+    Checksum, ObjectBody, ObjectVersion, Part, Row, UploadChecksum, VersionId, VersionKind, VersionMode, row,
+};
 
 /// What a partition's (or the catalog's) raft group agrees on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,8 +56,8 @@ pub enum Operation {
         body: ObjectBody,
         condition: Condition,
     },
-    /// Leaves a tombstone (null) or a delete marker (versioned), also where there is nothing: another datacenter's
-    /// write with a lower stamp may be under way.
+    /// Leaves a tombstone (null) or a delete marker (versioned, suspended), also where there is nothing: another
+    /// datacenter's write with a lower stamp may be under way. With a condition nothing is done where nothing is.
     Delete {
         bucket: BucketId,
         key: ObjectKey,
@@ -67,6 +70,7 @@ pub enum Operation {
         upload: UploadId,
         attributes: Attributes,
         initiated: Timestamp,
+        checksum: Option<UploadChecksum>,
     },
     PutPart {
         bucket: BucketId,
@@ -83,6 +87,8 @@ pub enum Operation {
         parts: Vec<PartChoice>,
         mode: VersionMode,
         condition: Condition,
+        /// Of the object that the chosen parts make: who proposes has their checksums, and their ETags fix the parts.
+        checksums: Vec<Checksum>,
     },
     AbortUpload {
         bucket: BucketId,
@@ -107,6 +113,22 @@ pub enum Operation {
     },
     /// Catalog only. `updated` is set by `apply`.
     PutUser(UserRow),
+    /// Removes one version for good. Its own stamp is the clock that its locks are held against.
+    DeleteVersion {
+        bucket: BucketId,
+        key: ObjectKey,
+        version: VersionId,
+        condition: Condition,
+        bypass_governance: bool,
+    },
+    /// Changes what is said of a version (of the current one when none is named) and leaves its bytes.
+    Annotate {
+        bucket: BucketId,
+        key: ObjectKey,
+        version: Option<VersionId>,
+        change: Change,
+        bypass_governance: bool,
+    },
 }
 
 /// A part that a client names in its Complete.
@@ -126,6 +148,19 @@ pub enum Condition {
     Absent,
     /// `If-Match`; without quotes. `*` is met by any object.
     Etag(String),
+    /// A delete that names more than an ETag.
+    Matches(Wanted),
+}
+
+/// What an object must be for a conditional delete; what is `None` may be anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Without quotes; `*` is met by any object.
+    pub etag: Option<String>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// To the second.
+    pub last_modified_unix_s: Option<u64>,
 }
 
 /// What `apply` answers to a command.
@@ -148,10 +183,13 @@ pub enum Outcome {
         version: VersionId,
         replaced: bool,
     },
-    /// `existed`: an object was visible there before.
+    /// `existed`: an object was visible there before. `version`: the delete marker that was left, or the version that
+    /// was removed. `marker`: that version is a delete marker.
     Deleted {
         stamp: Stamp,
         existed: bool,
+        version: Option<VersionId>,
+        marker: bool,
     },
     PartStored,
     UploadCreated,
@@ -160,6 +198,8 @@ pub enum Outcome {
         stamp: Stamp,
         etag: String,
         size: u64,
+        version: VersionId,
+        checksums: Vec<Checksum>,
     },
     /// `existed`: the name has an active bucket already, and nothing changed.
     BucketCreated {
@@ -191,6 +231,14 @@ pub enum Outcome {
     Misdirected,
     /// The user's name or an access key is empty or holds a NUL byte.
     InvalidUser,
+    /// The version that was changed.
+    Annotated {
+        version: VersionId,
+    },
+    /// No object is there to be changed.
+    NoSuchVersion,
+    /// A legal hold or a retention forbids it.
+    Locked,
 }
 
 /// What became of a batch of another datacenter's log.
@@ -207,11 +255,33 @@ pub enum RemoteOutcome {
 }
 
 /// What the replication log carries: a change that merges into any state.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most mutations are objects, and a box would cost each apply an allocation"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation {
-    Object { bucket: BucketId, key: ObjectKey, mode: VersionMode, kind: VersionKind },
+    Object {
+        bucket: BucketId,
+        key: ObjectKey,
+        mode: VersionMode,
+        kind: VersionKind,
+    },
     Bucket(BucketRow),
     User(UserRow),
+    /// The version with this stamp is gone for good; a removed null version is an `Object` that is a tombstone.
+    Removed {
+        bucket: BucketId,
+        key: ObjectKey,
+        version: Stamp,
+    },
+    /// The whole row of a version whose annotations changed: also where the write itself has not arrived yet, nothing
+    /// has to wait for it.
+    Annotated {
+        bucket: BucketId,
+        key: ObjectKey,
+        row: Box<ObjectVersion>,
+    },
 }
 
 /// The newest known form of an encoded mutation.

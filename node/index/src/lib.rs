@@ -9,6 +9,7 @@
 //! entries, in whatever interleaving of origins, shows the same objects.
 
 mod apply;
+mod attributes;
 mod catalog_rows;
 mod command;
 #[cfg(test)]
@@ -24,13 +25,18 @@ pub mod queries;
 mod rows;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod version_convergence_tests;
+mod version_list;
 
+pub use attributes::{Annotations, Attributes, Change, Retention, RetentionMode, Stamped};
 pub use catalog_rows::{
-    AccessKey, BucketRow, BucketSettings, BucketState, Secret, StoredBucket, UserRow, UserState, Versioning,
+    AccessKey, BucketRow, BucketSettings, BucketState, DefaultRetention, ObjectLock, Secret, StoredBucket, UserRow,
+    UserState, Versioning,
 };
 pub use command::{
     Command, Condition, Mutation, MutationError, Operation, Outcome, PartChoice, Proposal, RemoteBatch, RemoteOutcome,
-    Response,
+    Response, Wanted,
 };
 pub use error::IndexError;
 pub use list::{ListPage, ListQuery, list, list_planted};
@@ -40,6 +46,7 @@ pub use machine::{
 };
 pub use merge::{BucketMerge, Merge, merge, merge_bucket, merge_user};
 pub use rows::{
-    Attributes, Checksum, ChecksumAlgorithm, ChunkRef, ConflictRow, FenceRow, LostWrite, ObjectBody, ObjectVersion,
-    Part, PartSize, PartitionState, ReclaimRow, UploadRow, VersionId, VersionKind, VersionMode,
+    Checksum, ChecksumAlgorithm, ChunkRef, ConflictRow, FenceRow, LostWrite, ObjectBody, ObjectVersion, Part, PartSize,
+    PartitionState, ReclaimRow, UploadChecksum, UploadRow, VersionId, VersionIdError, VersionKind, VersionMode,
 };
+pub use version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};

@@ -13,7 +13,7 @@ use crate::error::IndexError;
 use crate::keys;
 use crate::kv::{KvRead, Step};
 use crate::queries::scan;
-use crate::rows::{ObjectVersion, Row};
+use crate::rows::{ObjectVersion, Row, VersionKind};
 
 /// What to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn list_versioned<P: Plant>(
     let mut pending: Option<(String, ObjectVersion)> = None; // a null version whose newer rival may follow
     scan(kv, start, end, |row, value| {
         let (key, is_null) = keys::parse_object(row).ok_or_else(|| IndexError::key(row))?;
-        let mut rival = None;
+        let mut rival = None; // the null version of this key
         match pending.take() {
             Some((pending_key, version)) if pending_key == key => rival = Some(version),
             Some((pending_key, version)) => match listing.take(&pending_key, version)? {
@@ -105,7 +105,12 @@ fn list_versioned<P: Plant>(
             pending = Some((key.to_owned(), version));
             return Ok(Step::Next);
         }
-        let current = rival.filter(|rival| rival.stamp > version.stamp).unwrap_or(version);
+        if version.kind == VersionKind::Tombstone {
+            pending = rival.map(|rival| (key.to_owned(), rival)); // this version is gone, an older one may be current
+            return Ok(Step::Next);
+        }
+        let rival = rival.filter(|rival| rival.kind != VersionKind::Tombstone && rival.stamp > version.stamp);
+        let current = rival.unwrap_or(version);
         Ok(match listing.take(key, current)? {
             Step::Next => Step::Seek(keys::objects_after(bucket, key)), // older versions
             step => step,
@@ -117,6 +122,14 @@ fn list_versioned<P: Plant>(
         listing.take(&key, version)?;
     }
     Ok(())
+}
+
+/// The common prefix that a key is rolled up into: up to and with the first delimiter behind the prefix.
+pub(crate) fn common_prefix<'k>(prefix: &str, delimiter: Option<&str>, key: &'k str) -> Option<&'k str> {
+    let delimiter = delimiter?;
+    let rest = key.strip_prefix(prefix)?;
+    let end = prefix.len() + rest.find(delimiter)? + delimiter.len();
+    Some(&key[..end])
 }
 
 fn decode(row: &[u8], value: &[u8]) -> Result<ObjectVersion, IndexError> {
@@ -134,17 +147,9 @@ struct Listing<'q, P: Plant> {
 }
 
 impl<P: Plant> Listing<'_, P> {
-    /// The common prefix that a key is rolled up into.
-    fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
-        let delimiter = self.delimiter?;
-        let rest = key.strip_prefix(self.prefix)?;
-        let end = self.prefix.len() + rest.find(delimiter)? + delimiter.len();
-        Some(&key[..end])
-    }
-
     /// Where rows of items above `after` start.
     fn start_after(&self, after: &str) -> Vec<u8> {
-        match self.common_prefix(after) {
+        match common_prefix(self.prefix, self.delimiter, after) {
             Some(common_prefix) => self.behind(common_prefix),
             None if self.plant.has(Planted::ListLosesRange) => self.behind(after),
             None => keys::objects_after(self.bucket, after),
@@ -165,7 +170,7 @@ impl<P: Plant> Listing<'_, P> {
             self.page.truncated = true;
             return Ok(Step::Stop);
         }
-        if let Some(common_prefix) = self.common_prefix(key) {
+        if let Some(common_prefix) = common_prefix(self.prefix, self.delimiter, key) {
             self.page.common_prefixes.push(common_prefix.to_owned());
             return Ok(Step::Seek(self.behind(common_prefix)));
         }

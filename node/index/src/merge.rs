@@ -11,8 +11,8 @@ use meridian_types::{Plant, Stamp};
 use crate::catalog_rows::{BucketRow, StoredBucket, UserRow};
 use crate::rows::{ObjectVersion, VersionKind};
 
-/// Which of two null versions stays. `concurrent`: the one that lost was unknown to the other's origin and is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of two rows of one place. `concurrent`: the one that lost was unknown to the other's origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Merge {
     Incoming {
         concurrent: bool,
@@ -20,23 +20,41 @@ pub enum Merge {
     Existing {
         concurrent: bool,
     },
-    /// The same mutation, seen again.
+    /// The same write, and nothing is new in the incoming row.
     Same,
+    /// The same write, with the annotations of both.
+    Joined(Box<ObjectVersion>),
 }
 
-/// Merges a null version into the row that holds the key's place: the greater stamp wins, and ties fall to the greater
-/// datacenter. Two deletes never count as a conflict: nothing was lost.
+/// Merges a row into the one that holds its place: the greater stamp wins, and ties fall to the greater datacenter. Rows
+/// of one stamp are one write, whose annotations are joined. Two deletes never count as a conflict: nothing was lost.
 pub fn merge(plant: impl Plant, existing: Option<&ObjectVersion>, incoming: &ObjectVersion) -> Merge {
     let Some(existing) = existing else { return Merge::Incoming { concurrent: false } };
     let lost = |winner: &ObjectVersion, loser: &ObjectVersion| {
-        let deletes = winner.kind == VersionKind::Tombstone && loser.kind == VersionKind::Tombstone;
+        let deletes = !winner.kind.is_visible() && !loser.kind.is_visible();
         !deletes && were_concurrent((winner.stamp, &winner.cursors), (loser.stamp, loser.origin))
     };
     match precedence(plant, existing.stamp, incoming.stamp) {
         Precedence::Incoming => Merge::Incoming { concurrent: lost(incoming, existing) },
         Precedence::Existing => Merge::Existing { concurrent: lost(existing, incoming) },
-        Precedence::Same => Merge::Same,
+        Precedence::Same => join_annotations(existing, incoming),
     }
+}
+
+fn join_annotations(existing: &ObjectVersion, incoming: &ObjectVersion) -> Merge {
+    let annotations = |version: &ObjectVersion| version.body().and_then(|body| body.annotations.clone());
+    let Some(new) = annotations(incoming) else { return Merge::Same };
+    let known = annotations(existing);
+    let mut joined = known.clone().unwrap_or_default();
+    joined.join(&new);
+    if known.as_ref() == Some(&joined) {
+        return Merge::Same;
+    }
+    let mut row = existing.clone();
+    if let VersionKind::Object(body) = &mut row.kind {
+        body.annotations = Some(joined);
+    }
+    Merge::Joined(Box::new(row))
 }
 
 /// Whether the winner's origin did not know the loser (rule 16). Mutations of one origin are ordered by its log.

@@ -17,8 +17,9 @@ use crate::keys;
 use crate::kv::{KvRead, Step};
 pub use crate::list::{ListPage, ListQuery, list};
 use crate::rows::{
-    ConflictRow, FenceRow, ObjectVersion, Part, PartitionState, ReclaimRow, Row, UploadRow, VersionKind, row,
+    ConflictRow, FenceRow, ObjectVersion, Part, PartitionState, ReclaimRow, Row, UploadRow, VersionId, VersionKind, row,
 };
+pub use crate::version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};
 
 row!(Cursor, Cursor, 1);
 
@@ -79,25 +80,65 @@ pub(crate) fn null_version(
     read(kv, &keys::object_null(bucket, key))
 }
 
-/// The newest version of a key other than the null one. A bucket that never held one costs one look-up.
+/// The row that holds a version's place, tombstones included.
+pub(crate) fn version_row(
+    kv: &dyn KvRead,
+    bucket: BucketId,
+    key: &ObjectKey,
+    version: VersionId,
+) -> Result<Option<ObjectVersion>, IndexError> {
+    match version {
+        VersionId::Null => null_version(kv, bucket, key),
+        VersionId::Stamp(stamp) => read(kv, &keys::object_version(bucket, key, stamp)),
+    }
+}
+
+/// Whether a bucket ever held versions other than null ones here.
+pub(crate) fn has_versions(kv: &dyn KvRead, bucket: BucketId) -> Result<bool, IndexError> {
+    Ok(kv.get(&keys::versions_marker(bucket))?.is_some())
+}
+
+/// The newest version of a key other than the null one, removed ones passed over. A bucket that never held one costs one
+/// look-up.
 pub(crate) fn newest_version(
     kv: &dyn KvRead,
     bucket: BucketId,
     key: &ObjectKey,
 ) -> Result<Option<ObjectVersion>, IndexError> {
-    if kv.get(&keys::versions_marker(bucket))?.is_none() {
+    if !has_versions(kv, bucket)? {
         return Ok(None);
     }
     let (start, end) = keys::object_versions(bucket, key);
-    Ok(collect(kv, &start, &end, 1, |row, value| decode(row, value).map(Some))?.pop())
+    let newest = collect(kv, &start, &end, 1, |row, value| {
+        let version: ObjectVersion = decode(row, value)?;
+        Ok((version.kind != VersionKind::Tombstone).then_some(version))
+    })?;
+    Ok(newest.into_iter().next())
 }
 
-/// The one of the null version and the newest other version that is current: the greater stamp.
+/// The one of the null version and the newest other version that is current: the greater stamp. A tombstone says that
+/// the null version is gone, and so lets any other version pass.
 pub(crate) fn current<V: Borrow<ObjectVersion>>(null: Option<V>, newest: Option<V>) -> Option<V> {
     match (null, newest) {
-        (Some(null), Some(newest)) => Some(if newest.borrow().stamp > null.borrow().stamp { newest } else { null }),
+        (Some(null), Some(newest)) => {
+            let is_gone = null.borrow().kind == VersionKind::Tombstone;
+            Some(if is_gone || newest.borrow().stamp > null.borrow().stamp { newest } else { null })
+        }
         (null, newest) => null.or(newest),
     }
+}
+
+/// A version that is there, be it an object or a delete marker.
+///
+/// # Errors
+/// `IndexError` when the store fails or a row is damaged.
+pub fn object_version(
+    kv: &dyn KvRead,
+    bucket: BucketId,
+    key: &ObjectKey,
+    version: VersionId,
+) -> Result<Option<ObjectVersion>, IndexError> {
+    Ok(version_row(kv, bucket, key, version)?.filter(|row| row.kind != VersionKind::Tombstone))
 }
 
 /// The object that a client sees under a key; `None` when there is none or its last mutation was a delete.

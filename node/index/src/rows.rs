@@ -7,6 +7,9 @@
 //! Invariants: each row is one record of `meridian_types::encode_record` with a version of its own; a chunk stands in
 //! exactly one row (rule 14); a one-chunk object without headers takes at most 150 bytes beside its key.
 
+use std::fmt;
+use std::str::FromStr;
+
 use meridian_replicator::{CursorVector, OriginCursor};
 use meridian_types::{
     BucketId, BucketName, EntryHash, Fid, Incarnation, ObjectKey, RecordError, RecordKind, Sequence, Stamp, Timestamp,
@@ -15,6 +18,7 @@ use meridian_types::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::attributes::{Annotations, Attributes};
 use crate::catalog_rows::BucketRow;
 
 /// A piece of an object: one needle, and where it ends in its volume (so that a mirror can tell whether it has it).
@@ -30,10 +34,12 @@ pub struct ChunkRef {
 }
 
 /// A part of a completed multipart object, so that `partNumber` reads find their range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartSize {
     pub number: u16,
     pub size: u64,
+    /// The part's own checksum, of the algorithm of the object's; raw.
+    pub checksum: Option<Vec<u8>>,
 }
 
 /// Which checksum a client asked to be kept. Discriminants are on disk: never reuse one.
@@ -56,19 +62,6 @@ pub struct Checksum {
     pub composite: bool,
 }
 
-/// Headers, user metadata and tags: what a client set and reads back unchanged.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attributes {
-    pub content_type: Option<String>,
-    pub cache_control: Option<String>,
-    pub content_disposition: Option<String>,
-    pub content_encoding: Option<String>,
-    pub content_language: Option<String>,
-    pub expires: Option<String>,
-    pub user_metadata: Vec<(String, String)>,
-    pub tags: Vec<(String, String)>,
-}
-
 /// An object's bytes and what is told about them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectBody {
@@ -82,6 +75,15 @@ pub struct ObjectBody {
     /// Empty unless the object came from a multipart upload.
     pub parts: Vec<PartSize>,
     pub checksums: Vec<Checksum>,
+    /// What was changed since the write.
+    pub annotations: Option<Box<Annotations>>,
+}
+
+impl ObjectBody {
+    /// The attributes that hold now: those of the write, and what was changed since.
+    pub fn attributes_now(&self) -> Attributes {
+        self.attributes.clone().annotated(self.annotations.as_deref())
+    }
 }
 
 /// A part of an upload under way.
@@ -95,6 +97,7 @@ pub struct Part {
     pub chunks: Vec<ChunkRef>,
     /// When it was stored: its `LastModified`.
     pub stored: Timestamp,
+    pub checksums: Vec<Checksum>,
 }
 
 /// Whether a mutation replaces the null version or adds a version of its own. Entries carry it, so that `apply` never
@@ -103,13 +106,15 @@ pub struct Part {
 pub enum VersionMode {
     Null,
     Versioned,
+    /// Like `Null`, but a delete leaves a marker in the null version's place (a bucket whose versioning is suspended).
+    Suspended,
 }
 
 impl VersionMode {
     /// The id that a version stamped `stamp` has in this mode.
     pub fn version_id(self, stamp: Stamp) -> VersionId {
         match self {
-            VersionMode::Null => VersionId::Null,
+            VersionMode::Null | VersionMode::Suspended => VersionId::Null,
             VersionMode::Versioned => VersionId::Stamp(stamp),
         }
     }
@@ -123,11 +128,41 @@ pub enum VersionId {
 }
 
 impl VersionId {
-    pub fn mode(self) -> VersionMode {
+    /// Of the null version: none that does not change.
+    pub fn stamp(self) -> Option<Stamp> {
         match self {
-            VersionId::Null => VersionMode::Null,
-            VersionId::Stamp(_) => VersionMode::Versioned,
+            VersionId::Null => None,
+            VersionId::Stamp(stamp) => Some(stamp),
         }
+    }
+}
+
+/// A version id that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no version id")]
+pub struct VersionIdError;
+
+/// `null`, or 18 hex digits that clients take for opaque.
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VersionId::Null => f.write_str("null"),
+            VersionId::Stamp(stamp) => f.write_str(&hex::encode(stamp.to_bytes())),
+        }
+    }
+}
+
+impl FromStr for VersionId {
+    type Err = VersionIdError;
+
+    fn from_str(text: &str) -> Result<Self, VersionIdError> {
+        if text == "null" {
+            return Ok(VersionId::Null);
+        }
+        let mut bytes = [0; Stamp::LENGTH];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| VersionIdError)?;
+        let version = VersionId::Stamp(Stamp::from_bytes(bytes).map_err(|_| VersionIdError)?);
+        if version.to_string() == text { Ok(version) } else { Err(VersionIdError) }
     }
 }
 
@@ -141,7 +176,7 @@ pub enum VersionKind {
     Object(ObjectBody),
     /// A delete in a versioned bucket: a version of its own.
     DeleteMarker,
-    /// A delete of the null version; it lives until stable time has passed it.
+    /// A delete of the null version, or the removal of a version for good; it lives until stable time has passed it.
     Tombstone,
 }
 
@@ -159,7 +194,8 @@ impl VersionKind {
     }
 }
 
-/// One version of one key: a row of the object index.
+/// One version of one key: a row of the object index. `stamp` is that of the write or of the removal; `version` names the
+/// row's place, which a removal keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectVersion {
     pub stamp: Stamp,
@@ -195,6 +231,16 @@ pub struct UploadRow {
     pub upload: UploadId,
     pub attributes: Attributes,
     pub initiated: Timestamp,
+    /// The checksum that the object shall have.
+    pub checksum: Option<UploadChecksum>,
+}
+
+/// What CreateMultipartUpload said of checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadChecksum {
+    pub algorithm: ChecksumAlgorithm,
+    /// Of the parts' checksums rather than of the whole object.
+    pub composite: bool,
 }
 
 /// A row that lost its place, whole, until stable-data has passed the stamp that superseded it (rule 14).

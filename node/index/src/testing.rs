@@ -9,8 +9,8 @@ use meridian_types::{
 
 use crate::kv::{MemoryKv, Overlay};
 use crate::{
-    Attributes, ChunkRef, Command, Condition, IndexMachine, Machine, ObjectBody, ObjectVersion, Operation, Outcome,
-    Proposal, RemoteOutcome, Response, VersionKind, VersionMode, queries,
+    Attributes, Change, ChunkRef, Command, Condition, IndexMachine, Machine, ObjectBody, ObjectVersion, Operation,
+    Outcome, Proposal, RemoteOutcome, Response, VersionId, VersionKind, VersionMode, queries,
 };
 
 pub(crate) const BUCKET: BucketId = BucketId([0xb7; 16]);
@@ -85,9 +85,35 @@ pub(crate) fn delete(key_text: &str) -> Operation {
     Operation::Delete { bucket: BUCKET, key: key(key_text), mode: VersionMode::Null, condition: Condition::None }
 }
 
+/// A put or a delete in another mode than `Null`.
+pub(crate) fn put_in(mode: VersionMode, key_text: &str, number: u64) -> Operation {
+    let (bucket, key, condition) = (BUCKET, key(key_text), Condition::None);
+    Operation::Put { bucket, key, mode, body: body(number), condition }
+}
+
+pub(crate) fn delete_in(mode: VersionMode, key_text: &str) -> Operation {
+    Operation::Delete { bucket: BUCKET, key: key(key_text), mode, condition: Condition::None }
+}
+
+pub(crate) fn remove(key_text: &str, version: VersionId) -> Operation {
+    let (bucket, key, condition) = (BUCKET, key(key_text), Condition::None);
+    Operation::DeleteVersion { bucket, key, version, condition, bypass_governance: false }
+}
+
+pub(crate) fn annotate(key_text: &str, version: Option<VersionId>, change: Change) -> Operation {
+    Operation::Annotate { bucket: BUCKET, key: key(key_text), version, change, bypass_governance: false }
+}
+
 pub(crate) fn create_upload(key_text: &str, upload: UploadId) -> Operation {
     let attributes = Attributes { content_type: Some("text/x".to_owned()), ..Attributes::default() };
-    Operation::CreateUpload { bucket: BUCKET, key: key(key_text), upload, attributes, initiated: time(5) }
+    Operation::CreateUpload {
+        bucket: BUCKET,
+        key: key(key_text),
+        upload,
+        attributes,
+        initiated: time(5),
+        checksum: None,
+    }
 }
 
 /// A partition (or the catalog) of one datacenter.

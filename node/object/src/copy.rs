@@ -2,7 +2,7 @@
 //!
 //! Invariants: a copy is of one version of its source; onto itself it must change something.
 
-use meridian_index::{Attributes, Condition};
+use meridian_index::{Attributes, Condition, VersionId};
 use meridian_types::limits::PART_SIZE_MAX;
 use meridian_types::{BucketName, ObjectKey};
 
@@ -15,6 +15,8 @@ use crate::{BodyFinish, ByteStream, ObjectError, ObjectInfo, Objects, Preconditi
 pub struct CopySource {
     pub bucket: BucketName,
     pub key: ObjectKey,
+    /// `None` is the current one.
+    pub version: Option<VersionId>,
     /// A failing one is `PreconditionFailed`, also where a GET would say `NotModified`.
     pub preconditions: Preconditions,
 }
@@ -37,6 +39,8 @@ pub struct CopyRequest {
     /// Headers and metadata for `metadata: Replace`, tags for `tags: Replace`.
     pub attributes: Attributes,
     pub condition: Condition,
+    /// The copy is something else than its source in ways that this crate does not see: onto itself it is allowed.
+    pub changes: bool,
     /// `None` keeps the checksums of the source that are true of the copy.
     pub digest: Option<CopyDigest>,
 }
@@ -48,13 +52,15 @@ impl Objects {
     /// Those of `get` and `put`, and `CopyOntoItself`.
     pub async fn copy(&self, request: CopyRequest) -> Result<(PutOutcome, ObjectInfo), ObjectError> {
         let source = self.inner.copy_source(&request.source).await?;
-        let itself = request.source.bucket == request.bucket && request.source.key == request.key;
-        if itself && (request.metadata, request.tags) == (Directive::Copy, Directive::Copy) {
+        let source_id = (&request.source.bucket, &request.source.key);
+        // A named version is brought back by a copy onto its key (S3).
+        let itself = source_id == (&request.bucket, &request.key) && request.source.version.is_none();
+        if itself && request.metadata == Directive::Copy && !request.changes {
             return Err(ObjectError::CopyOntoItself);
         }
         let size = source.info.size;
         if size > PART_SIZE_MAX {
-            return Err(ObjectError::EntityTooLarge { size, size_max: PART_SIZE_MAX });
+            return Err(ObjectError::CopySourceTooLarge { size, size_max: PART_SIZE_MAX });
         }
         let attributes = copied_attributes(&request, &source.info.attributes);
         let body = open_stream(&self.inner, &source.chunks, 0..size).await?;
@@ -81,22 +87,34 @@ impl Objects {
     }
 }
 
+/// What is said of the copy: metadata and tags as the directives say; class, locks, owner and access are never copied (S3).
 fn copied_attributes(request: &CopyRequest, source: &Attributes) -> Attributes {
-    let mut attributes = match request.metadata {
-        Directive::Copy => source.clone(),
-        Directive::Replace => request.attributes.clone(),
+    let new = &request.attributes;
+    let said = match request.metadata {
+        Directive::Copy => source,
+        Directive::Replace => new,
     };
-    attributes.tags = match request.tags {
-        Directive::Copy => source.tags.clone(),
-        Directive::Replace => request.attributes.tags.clone(),
+    let tags = match request.tags {
+        Directive::Copy => &source.tags,
+        Directive::Replace => &new.tags,
     };
-    attributes
+    Attributes {
+        content_type: said.content_type.clone(),
+        cache_control: said.cache_control.clone(),
+        content_disposition: said.content_disposition.clone(),
+        content_encoding: said.content_encoding.clone(),
+        content_language: said.content_language.clone(),
+        expires: said.expires.clone(),
+        user_metadata: said.user_metadata.clone(),
+        tags: tags.clone(),
+        ..new.clone()
+    }
 }
 
 impl Inner {
     /// The source's row, once its preconditions hold.
     pub(crate) async fn copy_source(&self, source: &CopySource) -> Result<ReadRow, ObjectError> {
-        let row = self.object_row(&source.bucket, &source.key).await?;
+        let row = self.object_row(&source.bucket, &source.key, source.version).await?;
         source.preconditions.check_source(&row.info.etag, row.info.last_modified_unix_ms)?;
         Ok(row)
     }

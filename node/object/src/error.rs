@@ -2,6 +2,7 @@
 //!
 //! Invariants: a variant says what the client can do next; texts hold no cookie, no secret and no path of this node.
 
+use meridian_index::VersionId;
 use meridian_types::{BucketName, DatacenterId, ObjectKey, UploadId};
 
 use crate::StreamError;
@@ -21,6 +22,16 @@ pub enum ObjectError {
     BucketNotEmpty(BucketName),
     #[error("there is no object {key} in bucket {bucket}")]
     NoSuchKey { bucket: BucketName, key: ObjectKey },
+    #[error("there is no such version of {key}")]
+    NoSuchVersion { key: ObjectKey },
+    /// A delete marker stands where an object was asked for. `named`: the request named this very version.
+    #[error("{version} of {key} is a delete marker")]
+    DeleteMarker { key: ObjectKey, version: VersionId, named: bool, last_modified_unix_ms: u64 },
+    /// A legal hold or a retention forbids it.
+    #[error("the object is locked")]
+    Locked,
+    #[error("the bucket has no object lock configuration")]
+    NoObjectLock,
     #[error("there is no upload {upload} of {key}")]
     NoSuchUpload { key: ObjectKey, upload: UploadId },
     /// The upload lives in another datacenter (rule 22).
@@ -40,6 +51,9 @@ pub enum ObjectError {
     /// The argument's name and what is wrong with it.
     #[error("{argument}: {reason}")]
     InvalidArgument { argument: &'static str, reason: String },
+    /// More than 5 GiB in one copy.
+    #[error("a copy source of {size} bytes is larger than the {size_max} that one copy takes")]
+    CopySourceTooLarge { size: u64, size_max: u64 },
     /// A copy of an object onto itself that changes nothing.
     #[error("a copy onto itself must change metadata or tags")]
     CopyOntoItself,

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use meridian_index::VersionId;
 use meridian_types::{BucketName, ObjectKey};
 
 use crate::bytes_out::open_stream;
@@ -15,6 +16,8 @@ use crate::{ByteStream, ObjectError, ObjectInfo, Objects, Preconditions, RangeSp
 pub struct GetRequest {
     pub bucket: BucketName,
     pub key: ObjectKey,
+    /// `None` is the current one.
+    pub version: Option<VersionId>,
     pub range: Option<RangeSpec>,
     /// 1..=10000; excludes `range`.
     pub part_number: Option<u16>,
@@ -30,10 +33,10 @@ pub struct GetOutcome {
 
 impl Objects {
     /// # Errors
-    /// `NoSuchBucket`, `NoSuchKey`, `NotModified`, `PreconditionFailed`, `InvalidRange`, `InvalidPartNumber`,
+    /// `NoSuchBucket`, `NoSuchKey`, `NoSuchVersion`, `DeleteMarker`, `NotModified`, `PreconditionFailed`, `InvalidRange`, `InvalidPartNumber`,
     /// `Unavailable` when no reachable holder has the first bytes. Later failures are errors of the body.
     pub async fn get(&self, request: GetRequest) -> Result<GetOutcome, ObjectError> {
-        let row = self.inner.object_row(&request.bucket, &request.key).await?;
+        let row = self.inner.object_row(&request.bucket, &request.key, request.version).await?;
         request.preconditions.check(&row.info.etag, row.info.last_modified_unix_ms)?;
         let range = requested_range(&row.info, &request)?;
         let body = open_stream(&self.inner, &row.chunks, range.clone()).await?;

@@ -13,6 +13,8 @@ mod bucket;
 mod bucket_delete;
 mod bytes_in;
 mod bytes_out;
+mod change;
+mod checksum;
 mod copy;
 mod delete;
 mod error;
@@ -29,10 +31,13 @@ mod remote;
 mod upload;
 mod upload_list;
 mod user;
+mod version;
 
 pub use body::{BodyFinish, ByteStream, StreamError};
 pub use bucket::CreateBucketOutcome;
 pub use bucket_delete::fence_bucket;
+pub use change::ChangeRequest;
+pub use checksum::{Hasher, computed_checksum};
 pub use copy::{CopyDigest, CopyRequest, CopySource, Directive};
 pub use delete::{DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome};
 pub use error::ObjectError;
@@ -44,13 +49,15 @@ pub use precondition::{EtagMatch, Preconditions, RangeSpec};
 pub use put::{PutOutcome, PutRequest};
 pub use remote::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
 pub use upload::{
-    CompleteOutcome, CompleteRequest, CopyPartRequest, CreateUploadOutcome, CreateUploadRequest, PartOutcome,
-    PutPartRequest,
+    ChosenPart, CompleteOutcome, CompleteRequest, CopyPartRequest, CreateUploadOutcome, CreateUploadRequest,
+    PartOutcome, PutPartRequest,
 };
 pub use upload_list::{ListPartsRequest, ListUploadsRequest, PartInfo, PartsPage, UploadInfo, UploadsPage};
+pub use version::{ListVersionsRequest, VersionInfo, VersionsPage};
 
 // The words of rows that requests and answers carry: gateways see this crate and nothing below it.
 pub use meridian_index::{
-    AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Checksum, ChecksumAlgorithm, Condition, PartChoice,
-    PartSize, Secret, UserRow, UserState, VersionId, Versioning,
+    AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Change, Checksum, ChecksumAlgorithm, Condition,
+    DefaultRetention, ObjectLock, PartSize, Retention, RetentionMode, Secret, UploadChecksum, UserRow, UserState,
+    VersionId, VersionIdError, Versioning, Wanted,
 };

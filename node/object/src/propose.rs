@@ -95,6 +95,7 @@ pub(crate) fn refusal(outcome: &Outcome, bucket: &BucketName) -> Option<ObjectEr
         Outcome::PartTooSmall(number) => ObjectError::EntityTooSmall(*number),
         Outcome::Fenced => ObjectError::BucketBeingDeleted(bucket.clone()),
         Outcome::BucketGone | Outcome::NoSuchBucket => ObjectError::NoSuchBucket(bucket.clone()),
+        Outcome::Locked => ObjectError::Locked,
         Outcome::TooLarge => ObjectError::MetadataTooLarge,
         _ => return None,
     })

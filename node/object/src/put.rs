@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use meridian_index::{
-    Attributes, BucketRow, Checksum, Condition, ObjectBody, Operation, Outcome, VersionId, VersionMode, queries,
-};
+use meridian_index::{Attributes, BucketRow, Checksum, Condition, ObjectBody, Operation, Outcome, VersionId, queries};
 use meridian_types::limits::{PART_SIZE_MAX, USER_METADATA_SIZE_MAX};
 use meridian_types::{BucketName, ObjectKey, Stamp};
 
@@ -15,6 +13,7 @@ use crate::bytes_in::{greatest_stamp, store_body};
 use crate::objects::Inner;
 use crate::propose::{refusal, unexpected};
 use crate::read_row::index_error;
+use crate::version::{shown_version, with_default_lock};
 use crate::{BodyFinish, ByteStream, ObjectError, Objects};
 
 pub struct PutRequest {
@@ -35,7 +34,8 @@ pub struct PutOutcome {
     /// Hex, without quotes.
     pub etag: String,
     pub stamp: Stamp,
-    pub version: VersionId,
+    /// `None` in a bucket that never had versioning.
+    pub version: Option<VersionId>,
     /// Bytes.
     pub size: u64,
     pub checksums: Vec<Checksum>,
@@ -53,6 +53,7 @@ impl Objects {
         check_attributes(&request.attributes)?;
         let bucket = inner.bucket_row(&request.bucket).await?;
         inner.check_condition_early(&bucket, &request.key, &request.condition).await?;
+        let attributes = with_default_lock(&bucket, request.attributes, inner.clock.wall().unix_ms())?;
         let code = inner.code_of(&bucket);
         let stored = store_body(inner, code, request.body, request.length, PART_SIZE_MAX).await?;
         check_md5(request.content_md5, stored.md5)?;
@@ -61,12 +62,14 @@ impl Objects {
         let body = ObjectBody {
             size,
             etag: etag.clone(),
-            attributes: request.attributes,
+            attributes,
             chunks: stored.chunks.release(),
             parts: Vec::new(),
             checksums: checksums.clone(),
+            annotations: None,
         };
         let (stamp, version, replaced) = inner.commit_object(&bucket, request.key, body, request.condition).await?;
+        let version = shown_version(&bucket, version);
         Ok(PutOutcome { etag, stamp, version, size, checksums, replaced })
     }
 }
@@ -92,7 +95,7 @@ impl Inner {
     ) -> Result<(), ObjectError> {
         let failed = match condition {
             Condition::None => false,
-            Condition::Absent | Condition::Etag(_) => {
+            Condition::Absent | Condition::Etag(_) | Condition::Matches(_) => {
                 let view = self.read(self.partition(bucket.id, key)).await?;
                 let existing = queries::object(&view, bucket.id, key).map_err(index_error)?;
                 match (condition, existing.as_ref().and_then(|version| version.body())) {
@@ -102,7 +105,7 @@ impl Inner {
                         return Err(ObjectError::NoSuchKey { bucket: bucket.name.clone(), key: key.clone() });
                     }
                     (Condition::Etag(etag), Some(body)) => etag != "*" && *etag != body.etag,
-                    (Condition::None | Condition::Absent, _) => false,
+                    (Condition::None | Condition::Absent | Condition::Matches(_), _) => false,
                 }
             }
         };
@@ -119,7 +122,8 @@ impl Inner {
     ) -> Result<(Stamp, VersionId, bool), ObjectError> {
         let chunks = body.chunks.clone();
         let partition = self.partition(bucket.id, &key);
-        let operation = Operation::Put { bucket: bucket.id, key, mode: VersionMode::Null, body, condition };
+        let operation =
+            Operation::Put { bucket: bucket.id, key, mode: bucket.settings.version_mode(), body, condition };
         let proposed = self.propose(partition, operation, greatest_stamp(&chunks)).await;
         let error = match proposed.outcome {
             Ok(Outcome::Stored { stamp, version, replaced }) => return Ok((stamp, version, replaced)),

@@ -4,11 +4,12 @@
 
 use std::ops::Range;
 
-use meridian_index::{ChunkRef, ObjectBody, ObjectVersion, queries};
+use meridian_index::{BucketRow, ChunkRef, ObjectBody, ObjectVersion, VersionId, VersionKind, queries};
 use meridian_types::limits::PART_NUMBER_MAX;
 use meridian_types::{BucketName, ObjectKey};
 
 use crate::objects::Inner;
+use crate::version::shown_version;
 use crate::{GetRequest, ObjectError, ObjectInfo};
 
 /// An object as one row says it: its description and its chunks are of the same version (C10).
@@ -19,24 +20,71 @@ pub(crate) struct ReadRow {
 
 impl Inner {
     /// # Errors
-    /// `NoSuchBucket`, `NoSuchKey`, `Unavailable`.
-    pub(crate) async fn object_row(&self, bucket: &BucketName, key: &ObjectKey) -> Result<ReadRow, ObjectError> {
-        let row = self.bucket_row(bucket).await?;
-        let view = self.read(self.partition(row.id, key)).await?;
-        let version = queries::object(&view, row.id, key).map_err(index_error)?;
-        version
-            .and_then(|version| read_row(key.clone(), version))
-            .ok_or_else(|| ObjectError::NoSuchKey { bucket: bucket.clone(), key: key.clone() })
+    /// `NoSuchBucket`, and those of `row_in`.
+    pub(crate) async fn object_row(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        version: Option<VersionId>,
+    ) -> Result<ReadRow, ObjectError> {
+        let bucket = self.bucket_row(bucket).await?;
+        self.row_in(&bucket, key, version).await
+    }
+
+    /// A version that is an object; the current one when none is named.
+    ///
+    /// # Errors
+    /// `NoSuchKey`, `NoSuchVersion`, `DeleteMarker`, `Unavailable`.
+    pub(crate) async fn row_in(
+        &self,
+        bucket: &BucketRow,
+        key: &ObjectKey,
+        version: Option<VersionId>,
+    ) -> Result<ReadRow, ObjectError> {
+        let view = self.read(self.partition(bucket.id, key)).await?;
+        let found = match version {
+            Some(version) => queries::object_version(&view, bucket.id, key, version),
+            None => queries::object_row(&view, bucket.id, key),
+        };
+        let found = found.map_err(index_error)?.filter(|row| row.kind != VersionKind::Tombstone);
+        let Some(found) = found else {
+            let key = key.clone();
+            return Err(match version {
+                Some(_) => ObjectError::NoSuchVersion { key },
+                None => ObjectError::NoSuchKey { bucket: bucket.name.clone(), key },
+            });
+        };
+        let (id, last_modified_unix_ms) = (found.version, found.stamp.timestamp.unix_ms());
+        match read_row(key.clone(), found) {
+            Some(mut row) => {
+                row.info.shown_version = shown_version(bucket, id);
+                Ok(row)
+            }
+            None => {
+                let (key, named) = (key.clone(), version.is_some());
+                Err(ObjectError::DeleteMarker { key, version: id, named, last_modified_unix_ms })
+            }
+        }
     }
 }
 
 /// `None` for a version that is no object.
 pub(crate) fn read_row(key: ObjectKey, version: ObjectVersion) -> Option<ReadRow> {
     let (stamp, id) = (version.stamp, version.version);
-    let meridian_index::VersionKind::Object(body) = version.kind else { return None };
-    let ObjectBody { size, etag, attributes, chunks, parts, checksums } = body;
-    let last_modified_unix_ms = stamp.timestamp.unix_ms();
-    let info = ObjectInfo { key, size, etag, attributes, stamp, version: id, last_modified_unix_ms, parts, checksums };
+    let VersionKind::Object(body) = version.kind else { return None };
+    let ObjectBody { size, etag, attributes, chunks, parts, checksums, annotations } = body;
+    let info = ObjectInfo {
+        key,
+        size,
+        etag,
+        attributes: attributes.annotated(annotations.as_deref()),
+        stamp,
+        version: id,
+        shown_version: None,
+        last_modified_unix_ms: stamp.timestamp.unix_ms(),
+        parts,
+        checksums,
+    };
     Some(ReadRow { info, chunks })
 }
 
@@ -86,7 +134,7 @@ pub(crate) fn index_error(error: impl std::fmt::Display) -> ObjectError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_index::{Attributes, PartSize, VersionId};
+    use meridian_index::{Attributes, PartSize};
     use meridian_types::{DatacenterId, Stamp, Timestamp};
 
     fn info(parts: &[(u16, u64)], size: u64) -> ObjectInfo {
@@ -97,8 +145,12 @@ mod tests {
             attributes: Attributes::default(),
             stamp: Stamp::new(Timestamp::ZERO, DatacenterId::new(1).unwrap()),
             version: VersionId::Null,
+            shown_version: None,
             last_modified_unix_ms: 0,
-            parts: parts.iter().map(|(number, size)| PartSize { number: *number, size: *size }).collect(),
+            parts: parts
+                .iter()
+                .map(|(number, size)| PartSize { number: *number, size: *size, checksum: None })
+                .collect(),
             checksums: Vec::new(),
         }
     }

@@ -3,12 +3,13 @@
 //! Invariants: no byte of a part is taken before its upload is known to be here; parts, Complete and Abort serialise
 //! in `apply` on the upload's row, in its key's partition.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meridian_env::entropy;
 use meridian_index::{
-    Attributes, BucketRow, Checksum, Condition, Operation, Outcome, Part, PartChoice, UploadRow, VersionId,
-    VersionMode, queries,
+    Attributes, BucketRow, Checksum, ChecksumAlgorithm, Condition, Operation, Outcome, Part, PartChoice,
+    UploadChecksum, UploadRow, VersionId, queries,
 };
 use meridian_store::GroupView;
 use meridian_types::limits::PART_SIZE_MAX;
@@ -16,10 +17,12 @@ use meridian_types::{BucketId, BucketName, ObjectKey, Stamp, Timestamp, UploadId
 
 use crate::bytes_in::{greatest_stamp, store_body};
 use crate::bytes_out::open_stream;
+use crate::checksum::{computed_checksum, of_parts};
 use crate::objects::Inner;
 use crate::propose::{refusal, unexpected};
 use crate::put::{check_attributes, check_md5};
 use crate::read_row::{check_part_number, index_error};
+use crate::version::{shown_version, with_default_lock};
 use crate::{BodyFinish, ByteStream, CopySource, ObjectError, ObjectInfo, Objects, RangeSpec};
 
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct CreateUploadRequest {
     pub bucket: BucketName,
     pub key: ObjectKey,
     pub attributes: Attributes,
+    /// The checksum that the object shall have.
+    pub checksum: Option<UploadChecksum>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub struct PartOutcome {
     /// Bytes.
     pub size: u64,
     pub stored: Timestamp,
-    /// What the `finish` hook handed over; rows of parts don't keep them.
+    /// What the `finish` hook handed over, or what the upload asked for.
     pub checksums: Vec<Checksum>,
 }
 
@@ -68,16 +73,29 @@ pub struct CopyPartRequest {
     pub number: u16,
 }
 
+/// A part as a client names it in its Complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChosenPart {
+    pub number: u16,
+    /// Without quotes.
+    pub etag: String,
+    /// Must be the part's, where given.
+    pub checksum: Option<Checksum>,
+}
+
 #[derive(Debug, Clone)]
 pub struct CompleteRequest {
     pub bucket: BucketName,
     pub key: ObjectKey,
     pub upload: UploadId,
-    pub parts: Vec<PartChoice>,
+    pub parts: Vec<ChosenPart>,
     pub condition: Condition,
-    /// The whole object's checksums as the client says. Rows of parts keep none to hold them against, so these are
-    /// neither checked nor kept.
+    /// The whole object's checksum as the client says; it must be what the parts give.
     pub checksums: Vec<Checksum>,
+    /// The kind of checksum that the client expects, which must be the upload's.
+    pub composite: Option<bool>,
+    /// The object's size in bytes as the client says.
+    pub size: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +103,8 @@ pub struct CompleteOutcome {
     /// `md5(md5s)-n`.
     pub etag: String,
     pub stamp: Stamp,
-    pub version: VersionId,
+    /// `None` in a bucket that never had versioning.
+    pub version: Option<VersionId>,
     /// Bytes.
     pub size: u64,
     /// The checksums that the object's row keeps.
@@ -97,15 +116,16 @@ impl Objects {
     /// `NoSuchBucket`, `BucketBeingDeleted`, `Busy`, `Unavailable`.
     pub async fn create_upload(&self, request: CreateUploadRequest) -> Result<CreateUploadOutcome, ObjectError> {
         let inner = &self.inner;
-        let CreateUploadRequest { bucket, key, attributes } = request;
+        let CreateUploadRequest { bucket, key, attributes, checksum } = request;
         check_attributes(&attributes)?;
         let bucket = inner.bucket_row(&bucket).await?;
         let mut random = [0; 15];
         entropy::fill(&mut random);
         let upload = UploadId::new(inner.config.datacenter, random);
         let initiated = inner.clock.wall();
+        let attributes = with_default_lock(&bucket, attributes, initiated.unix_ms())?;
         let partition = inner.partition(bucket.id, &key);
-        let operation = Operation::CreateUpload { bucket: bucket.id, key, upload, attributes, initiated };
+        let operation = Operation::CreateUpload { bucket: bucket.id, key, upload, attributes, initiated, checksum };
         match inner.propose(partition, operation, Timestamp::ZERO).await.outcome? {
             Outcome::UploadCreated => Ok(CreateUploadOutcome { upload, initiated }),
             outcome => Err(refusal(&outcome, &bucket.name).unwrap_or_else(|| unexpected("a create", &outcome))),
@@ -121,12 +141,21 @@ impl Objects {
         let PutPartRequest { bucket, key, upload, number, body, length, content_md5, finish } = request;
         check_part_number(number)?;
         let bucket = inner.bucket_row(&bucket).await?;
-        inner.upload_row(bucket.id, &key, upload).await?;
+        let (row, _) = inner.upload_row(bucket.id, &key, upload).await?;
+        let (body, finish) = match (row.checksum, finish) {
+            (Some(wanted), None) => {
+                let (body, finish) = computed_checksum(wanted.algorithm, body);
+                (body, Some(finish))
+            }
+            (_, finish) => (body, finish),
+        };
         let stored = store_body(inner, inner.code_of(&bucket), body, length, PART_SIZE_MAX).await?;
         check_md5(content_md5, stored.md5)?;
         let checksums = finish.map_or(Ok(Vec::new()), |finish| finish())?;
+        check_algorithm(row.checksum, &checksums)?;
         let (size, etag, stored_at) = (stored.size, hex::encode(stored.md5), inner.clock.wall());
-        let part = Part { size, etag: etag.clone(), chunks: stored.chunks.release(), stored: stored_at };
+        let chunks = stored.chunks.release();
+        let part = Part { size, etag: etag.clone(), chunks, stored: stored_at, checksums: checksums.clone() };
         inner.commit_part(&bucket, key, upload, number, part).await?;
         Ok(PartOutcome { etag, size, stored: stored_at, checksums })
     }
@@ -147,7 +176,7 @@ impl Objects {
         };
         let length = range.end - range.start;
         if length > PART_SIZE_MAX {
-            return Err(ObjectError::EntityTooLarge { size: length, size_max: PART_SIZE_MAX });
+            return Err(ObjectError::CopySourceTooLarge { size: length, size_max: PART_SIZE_MAX });
         }
         let body = open_stream(&self.inner, &source.chunks, range).await?;
         let outcome = self
@@ -171,24 +200,30 @@ impl Objects {
     /// `NoSuchUpload`, `InvalidPart`, `InvalidPartOrder`, `EntityTooSmall`, `PreconditionFailed`, and those of `put`.
     pub async fn complete_upload(&self, request: CompleteRequest) -> Result<CompleteOutcome, ObjectError> {
         let inner = &self.inner;
-        let CompleteRequest { bucket, key, upload, parts, condition, checksums: _ } = request;
-        let bucket = inner.bucket_row(&bucket).await?;
-        inner.check_upload_here(upload)?;
+        let bucket = inner.bucket_row(&request.bucket).await?;
+        inner.check_upload_here(request.upload)?;
+        let checksums = inner.completed_checksums(&bucket, &request).await?;
+        let CompleteRequest { key, upload, parts, condition, .. } = request;
         let partition = inner.partition(bucket.id, &key);
-        // The upload itself is not looked up: a repeated Complete finds none and still has its answer (rule 22).
+        let parts = parts.into_iter().map(|part| PartChoice { number: part.number, etag: part.etag }).collect();
+        // An upload that is not there is no error yet: a repeated Complete finds none and still has its answer (rule 22).
         let operation = Operation::CompleteUpload {
             bucket: bucket.id,
             key: key.clone(),
             upload,
             parts,
-            mode: VersionMode::Null,
-            condition,
+            mode: bucket.settings.version_mode(),
+            condition: condition.clone(),
+            checksums,
         };
         // Its chunks' stamps were observed with their parts, in this very partition (rule 13).
         match inner.propose(partition, operation, Timestamp::ZERO).await.outcome? {
-            Outcome::Completed { stamp, etag, size } => {
-                let version = VersionMode::Null.version_id(stamp);
-                Ok(CompleteOutcome { etag, stamp, version, size, checksums: Vec::new() })
+            Outcome::Completed { stamp, etag, size, version, checksums } => {
+                Ok(CompleteOutcome { etag, stamp, version: shown_version(&bucket, version), size, checksums })
+            }
+            Outcome::PreconditionFailed => {
+                inner.check_condition_early(&bucket, &key, &condition).await?; // tells a missing object from another one
+                Err(ObjectError::PreconditionFailed("the object is not in the required state"))
             }
             outcome => Err(upload_refusal(&outcome, &bucket, key, upload, "a complete")),
         }
@@ -214,6 +249,87 @@ impl Objects {
             outcome => Err(upload_refusal(&outcome, &bucket, key.clone(), upload, "an abort")),
         }
     }
+}
+
+/// # Errors
+/// `Refused` when a part's checksum is of another algorithm than the upload's.
+fn check_algorithm(wanted: Option<UploadChecksum>, given: &[Checksum]) -> Result<(), ObjectError> {
+    match (wanted, given.first()) {
+        (Some(wanted), Some(given)) if wanted.algorithm != given.algorithm => {
+            let (wanted, given) = (name(wanted.algorithm), name(given.algorithm));
+            let message = format!(
+                "Checksum Type mismatch occurred, expected checksum Type: {wanted}, actual checksum Type: {given}"
+            );
+            Err(ObjectError::Refused { code: "InvalidRequest", message })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name(algorithm: ChecksumAlgorithm) -> &'static str {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => "crc32",
+        ChecksumAlgorithm::Crc32c => "crc32c",
+        ChecksumAlgorithm::Crc64Nvme => "crc64nvme",
+        ChecksumAlgorithm::Sha1 => "sha1",
+        ChecksumAlgorithm::Sha256 => "sha256",
+    }
+}
+
+/// Choices that `apply` will refuse anyway are left to it.
+fn assembled_checksums(
+    wanted: Option<UploadChecksum>,
+    stored: &BTreeMap<u16, Part>,
+    request: &CompleteRequest,
+) -> Result<Vec<Checksum>, ObjectError> {
+    let mut parts: Vec<(&Part, &ChosenPart)> = Vec::with_capacity(request.parts.len());
+    for chosen in &request.parts {
+        let Some(part) = stored.get(&chosen.number) else { return Ok(Vec::new()) };
+        parts.push((part, chosen));
+    }
+    for (part, chosen) in &parts {
+        let Some(said) = &chosen.checksum else { continue };
+        let kept = part.checksums.iter().find(|kept| kept.algorithm == said.algorithm);
+        if kept.is_some_and(|kept| kept.value != said.value) {
+            return Err(ObjectError::InvalidPart(chosen.number));
+        }
+    }
+    let size: u64 = parts.iter().map(|(part, _)| part.size).sum();
+    if request.size.is_some_and(|said| said != size) {
+        let message = "The provided 'x-amz-mp-object-size' header value does not match what was computed.".to_owned();
+        return Err(ObjectError::Refused { code: "InvalidRequest", message });
+    }
+    // Without a word at Create the parts decide: if all have one kind of checksum, the object has it as well.
+    let said = request.checksums.first();
+    let first = parts.first().and_then(|(part, _)| part.checksums.first());
+    let wanted = wanted.or_else(|| {
+        let algorithm = first?.algorithm;
+        let composite = request.composite.or(said.map(|said| said.composite));
+        let composite = composite.unwrap_or(algorithm != ChecksumAlgorithm::Crc64Nvme);
+        Some(UploadChecksum { algorithm, composite })
+    });
+    let Some(wanted) = wanted else { return Ok(Vec::new()) };
+    if request.composite.is_some_and(|composite| composite != wanted.composite) {
+        let kind = |composite| if composite { "COMPOSITE" } else { "FULL_OBJECT" };
+        let message = format!(
+            "The upload was created using the {} checksum mode. The complete request must use the same checksum mode.",
+            kind(wanted.composite)
+        );
+        return Err(ObjectError::Refused { code: "InvalidRequest", message });
+    }
+    let values = parts.iter().map(|(part, _)| {
+        let kept = part.checksums.iter().find(|kept| kept.algorithm == wanted.algorithm)?;
+        Some((kept.value.clone(), part.size))
+    });
+    let Some(values) = values.collect::<Option<Vec<_>>>() else { return Ok(Vec::new()) };
+    let computed = of_parts(wanted.algorithm, wanted.composite, &values);
+    if let (Some(said), Some(computed)) = (said, &computed)
+        && said.algorithm == computed.algorithm
+        && said.value != computed.value
+    {
+        return Err(ObjectError::ChecksumMismatch { algorithm: name(said.algorithm).to_uppercase() });
+    }
+    Ok(computed.into_iter().collect())
 }
 
 fn upload_refusal(
@@ -248,6 +364,23 @@ impl Inner {
         let view = self.read(self.partition(bucket, key)).await?;
         let row = queries::upload(&view, bucket, key, upload).map_err(index_error)?;
         row.map(|row| (row, view)).ok_or_else(|| ObjectError::NoSuchUpload { key: key.clone(), upload })
+    }
+
+    /// What the object's checksum will be, once everything that the client says of checksums and size is true. The ETags
+    /// that `apply` compares fix the parts, and so their checksums: nothing can change between here and there.
+    async fn completed_checksums(
+        &self,
+        bucket: &BucketRow,
+        request: &CompleteRequest,
+    ) -> Result<Vec<Checksum>, ObjectError> {
+        let view = self.read(self.partition(bucket.id, &request.key)).await?;
+        let row = queries::upload(&view, bucket.id, &request.key, request.upload).map_err(index_error)?;
+        let Some(row) = row else { return Ok(Vec::new()) };
+        let stored: BTreeMap<u16, Part> = queries::parts(&view, bucket.id, &request.key, request.upload, 0, usize::MAX)
+            .map_err(index_error)?
+            .into_iter()
+            .collect();
+        assembled_checksums(row.checksum, &stored, request)
     }
 
     /// Proposes a part whose bytes are durable. Its chunks are discarded if it provably was not committed.

@@ -3,7 +3,7 @@
 //! Invariants: uploads come by key and then by upload id; each page is read at an index taken after the request
 //! arrived, in every partition (rule 23).
 
-use meridian_index::{Attributes, queries};
+use meridian_index::{Attributes, Checksum, Part, UploadChecksum, UploadRow, queries};
 use meridian_store::GroupView;
 use meridian_types::limits::LIST_PAGE_MAX;
 use meridian_types::{BucketId, BucketName, NameError, ObjectKey, Timestamp, UploadId};
@@ -30,12 +30,14 @@ pub struct PartInfo {
     pub size: u64,
     pub etag: String,
     pub stored: Timestamp,
+    pub checksums: Vec<Checksum>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartsPage {
     pub attributes: Attributes,
     pub initiated: Timestamp,
+    pub checksum: Option<UploadChecksum>,
     pub parts: Vec<PartInfo>,
     pub truncated: bool,
     /// The last number of a truncated page.
@@ -57,7 +59,9 @@ pub struct ListUploadsRequest {
 pub struct UploadInfo {
     pub key: ObjectKey,
     pub upload: UploadId,
+    pub attributes: Attributes,
     pub initiated: Timestamp,
+    pub checksum: Option<UploadChecksum>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +89,14 @@ impl Objects {
         let parts: Vec<_> = found
             .into_iter()
             .take(limit)
-            .map(|(number, part)| PartInfo { number, size: part.size, etag: part.etag, stored: part.stored })
+            .map(|(number, part)| {
+                let Part { size, etag, stored, checksums, .. } = part;
+                PartInfo { number, size, etag, stored, checksums }
+            })
             .collect();
         let next = if truncated { parts.last().map(|part| part.number) } else { None };
-        Ok(PartsPage { attributes: row.attributes, initiated: row.initiated, parts, truncated, next })
+        let UploadRow { attributes, initiated, checksum, .. } = row;
+        Ok(PartsPage { attributes, initiated, checksum, parts, truncated, next })
     }
 
     /// Uploads under way in this datacenter.
@@ -172,7 +180,8 @@ impl UploadScan {
                 }
                 None => {
                     let at = (row.key.as_str().to_owned(), Some(row.upload));
-                    let info = UploadInfo { key: row.key, upload: row.upload, initiated: row.initiated };
+                    let UploadRow { key, upload, attributes, initiated, checksum } = row;
+                    let info = UploadInfo { key, upload, attributes, initiated, checksum };
                     items.push(Item { at, value: Some(info) });
                 }
             }

@@ -4,10 +4,10 @@ mod stack;
 
 use bytes::Bytes;
 use meridian_index::queries;
-use meridian_object::{BucketSettings, Condition, FencePosition, FenceReport, ObjectError, StreamError, fence_bucket};
+use meridian_object::{BucketSettings, FencePosition, FenceReport, ObjectError, StreamError, fence_bucket};
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{BucketName, DatacenterId, Fid, Incarnation, PartitionId, Sequence, partition_of};
-use stack::{PARTITIONS, Stack, collect, get_request, here, key, pattern};
+use stack::{PARTITIONS, Stack, collect, delete_item, get_request, here, key, pattern};
 use tempfile::tempdir;
 
 fn elsewhere(empty: bool) -> FenceReport {
@@ -46,7 +46,7 @@ async fn an_empty_bucket_is_deleted_and_its_name_starts_anew() {
     stack.put(&name, "k", b"x").await.unwrap();
     assert!(matches!(stack.objects.delete_bucket(&name).await, Err(ObjectError::BucketNotEmpty(_))));
     assert!(stack.elsewhere.fences.lock().is_empty());
-    stack.objects.delete(&name, &key("k"), Condition::None).await.unwrap();
+    stack.objects.delete(&name, delete_item("k")).await.unwrap();
     *stack.elsewhere.reports.lock() = vec![elsewhere(true)];
     stack.objects.delete_bucket(&name).await.unwrap();
     assert_eq!(*stack.elsewhere.fences.lock(), [(first, true)]);
@@ -73,7 +73,7 @@ async fn a_deletion_that_a_member_does_not_agree_to_lifts_every_fence() {
     assert_eq!(stack.elsewhere.fences.lock().iter().filter(|fence| **fence == (id, false)).count(), 1);
     assert_eq!(stack.elsewhere.fences.lock().last(), Some(&(id, false)));
     stack.put(&name, "k", b"x").await.unwrap();
-    stack.objects.delete(&name, &key("k"), Condition::None).await.unwrap();
+    stack.objects.delete(&name, delete_item("k")).await.unwrap();
 
     *stack.elsewhere.unreachable.lock() = true;
     let answer = stack.objects.delete_bucket(&name).await;

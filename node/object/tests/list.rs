@@ -5,9 +5,9 @@ mod stack;
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
-use meridian_object::{Condition, ListPage, ListRequest, ObjectError};
+use meridian_object::{ListPage, ListRequest, ObjectError};
 use meridian_types::BucketName;
-use stack::{Stack, key};
+use stack::{Stack, delete_item};
 use tempfile::tempdir;
 
 fn request(bucket: &BucketName) -> ListRequest {
@@ -64,7 +64,7 @@ async fn pages_equal_a_sorted_reference_whatever_is_asked() {
         .await;
     stream::iter(&deleted)
         .for_each_concurrent(64, |name| async {
-            stack.objects.delete(&bucket, &key(name), Condition::None).await.unwrap();
+            stack.objects.delete(&bucket, delete_item(name)).await.unwrap();
         })
         .await;
     for name in &deleted {

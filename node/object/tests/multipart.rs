@@ -3,13 +3,13 @@
 mod stack;
 
 use meridian_object::{
-    Attributes, CompleteRequest, Condition, CopyPartRequest, CopyRequest, CopySource, CreateUploadRequest, Directive,
-    GetRequest, ListPartsRequest, ListUploadsRequest, ObjectError, PartChoice, PartOutcome, Preconditions,
+    Attributes, ChosenPart, CompleteRequest, Condition, CopyPartRequest, CopyRequest, CopySource, CreateUploadRequest,
+    Directive, GetRequest, ListPartsRequest, ListUploadsRequest, ObjectError, PartOutcome, Preconditions,
     PutPartRequest, PutRequest, RangeSpec,
 };
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{BucketName, DatacenterId, UploadId};
-use stack::{Stack, body, collect, get_request, key, md5_of, pattern, put_request};
+use stack::{Stack, body, collect, delete_item, get_request, key, md5_of, pattern, put_request};
 use tempfile::tempdir;
 
 const PART: usize = 5 << 20;
@@ -27,9 +27,13 @@ fn part_request(bucket: &BucketName, upload: UploadId, number: u16, data: &[u8])
     }
 }
 
+fn copy_source(bucket: &BucketName, name: &str) -> CopySource {
+    CopySource { bucket: bucket.clone(), key: key(name), version: None, preconditions: Preconditions::default() }
+}
+
 async fn create(stack: &Stack, bucket: &BucketName, name: &str) -> UploadId {
     let attributes = Attributes { content_type: Some("video/mp4".to_owned()), ..Attributes::default() };
-    let request = CreateUploadRequest { bucket: bucket.clone(), key: key(name), attributes };
+    let request = CreateUploadRequest { bucket: bucket.clone(), key: key(name), attributes, checksum: None };
     stack.objects.create_upload(request).await.unwrap().upload
 }
 
@@ -38,7 +42,8 @@ async fn put_part(stack: &Stack, bucket: &BucketName, upload: UploadId, number: 
 }
 
 fn complete(bucket: &BucketName, upload: UploadId, parts: &[(u16, &str)]) -> CompleteRequest {
-    let choice = |(number, etag): &(u16, &str)| PartChoice { number: *number, etag: (*etag).to_owned() };
+    let choice =
+        |(number, etag): &(u16, &str)| ChosenPart { number: *number, etag: (*etag).to_owned(), checksum: None };
     CompleteRequest {
         bucket: bucket.clone(),
         key: key("k"),
@@ -46,6 +51,8 @@ fn complete(bucket: &BucketName, upload: UploadId, parts: &[(u16, &str)]) -> Com
         parts: parts.iter().map(choice).collect(),
         condition: Condition::None,
         checksums: Vec::new(),
+        composite: None,
+        size: None,
     }
 }
 
@@ -212,27 +219,25 @@ async fn a_copy_has_bytes_of_its_own() {
     let put = PutRequest { attributes: attributes.clone(), ..put_request(&bucket, "from", &data) };
     let original = stack.objects.put(put).await.unwrap();
     let copy = |metadata, tags| CopyRequest {
-        source: CopySource { bucket: bucket.clone(), key: key("from"), preconditions: Preconditions::default() },
+        source: copy_source(&bucket, "from"),
         bucket: other.clone(),
         key: key("to"),
         metadata,
         tags,
         attributes: Attributes { content_type: Some("new".to_owned()), ..Attributes::default() },
         condition: Condition::None,
+        changes: false,
         digest: None,
     };
     let (copied, source) = stack.objects.copy(copy(Directive::Copy, Directive::Copy)).await.unwrap();
     assert_eq!((copied.etag, source.stamp), (original.etag, original.stamp));
     assert_eq!(stack.objects.head(get_request(&other, "to")).await.unwrap().info.attributes, attributes);
-    stack.objects.delete(&bucket, &key("from"), Condition::None).await.unwrap();
+    stack.objects.delete(&bucket, delete_item("from")).await.unwrap();
     assert!(stack.get(&other, "to").await.unwrap() == data);
     let gone = stack.objects.copy(copy(Directive::Copy, Directive::Copy)).await;
     assert!(matches!(gone, Err(ObjectError::NoSuchKey { .. })));
 
-    let onto_itself = |metadata| CopyRequest {
-        source: CopySource { bucket: other.clone(), key: key("to"), preconditions: Preconditions::default() },
-        ..copy(metadata, Directive::Copy)
-    };
+    let onto_itself = |metadata| CopyRequest { source: copy_source(&other, "to"), ..copy(metadata, Directive::Copy) };
     let unchanged = stack.objects.copy(onto_itself(Directive::Copy)).await;
     assert!(matches!(unchanged, Err(ObjectError::CopyOntoItself)));
     stack.objects.copy(onto_itself(Directive::Replace)).await.unwrap();
@@ -251,7 +256,7 @@ async fn a_range_of_an_object_becomes_a_part() {
     stack.put(&bucket, "from", &data).await.unwrap();
     let upload = create(&stack, &bucket, "k").await;
     let request = |number, range| CopyPartRequest {
-        source: CopySource { bucket: bucket.clone(), key: key("from"), preconditions: Preconditions::default() },
+        source: copy_source(&bucket, "from"),
         range,
         bucket: bucket.clone(),
         key: key("k"),

@@ -11,7 +11,7 @@ use meridian_object::{
     StreamError,
 };
 use meridian_types::limits::CHUNK_SIZE_MAX;
-use stack::{Settings, Stack, body, collect, get_request, key, md5_of, pattern, put_request};
+use stack::{Settings, Stack, body, collect, delete_item, get_request, md5_of, pattern, put_request};
 use tempfile::tempdir;
 
 const ORPHANS_WAIT: Duration = Duration::from_secs(20);
@@ -66,7 +66,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let put = PutRequest { attributes: attributes.clone(), ..put_request(&bucket, "kept", &data) };
     let stamp = stack.objects.put(put).await.unwrap().stamp;
     stack.put(&bucket, "deleted", b"x").await.unwrap();
-    stack.objects.delete(&bucket, &key("deleted"), Condition::None).await.unwrap();
+    stack.objects.delete(&bucket, delete_item("deleted")).await.unwrap();
     stack.stop().await;
 
     let stack = Stack::start_with(directory.path(), Settings::default(), 2).await;
@@ -87,14 +87,14 @@ async fn the_last_write_is_read_and_a_delete_ends_it() {
     let second = stack.put(&bucket, "k", b"two").await.unwrap();
     assert!(second.replaced && second.stamp > first.stamp);
     assert_eq!(stack.get(&bucket, "k").await.unwrap(), b"two");
-    let deleted = stack.objects.delete(&bucket, &key("k"), Condition::None).await.unwrap();
+    let deleted = stack.objects.delete(&bucket, delete_item("k")).await.unwrap();
     assert!(deleted.existed && deleted.stamp > second.stamp);
     assert!(matches!(stack.get(&bucket, "k").await, Err(ObjectError::NoSuchKey { .. })));
-    assert!(!stack.objects.delete(&bucket, &key("k"), Condition::None).await.unwrap().existed);
+    assert!(!stack.objects.delete(&bucket, delete_item("k")).await.unwrap().existed);
     assert!(!stack.put(&bucket, "k", b"three").await.unwrap().replaced);
     assert_eq!(stack.get(&bucket, "k").await.unwrap(), b"three");
 
-    let items = ["k", "never", "k"].map(|name| DeleteItem { key: key(name), condition: Condition::None });
+    let items = ["k", "never", "k"].map(delete_item);
     let answers = stack.objects.delete_many(&bucket, items.to_vec()).await.unwrap();
     assert_eq!(answers.len(), 3);
     assert!(answers.iter().all(Result::is_ok));
@@ -176,10 +176,11 @@ async fn conditions_of_writes_hold() {
     let second = conditional(Condition::Etag(first.etag.clone()), b"two").await.unwrap();
     let stale = Condition::Etag(first.etag);
     assert!(matches!(conditional(stale.clone(), b"three").await, Err(ObjectError::PreconditionFailed(_))));
-    let refused = stack.objects.delete(&bucket, &key("k"), stale).await;
+    let refused = stack.objects.delete(&bucket, DeleteItem { condition: stale, ..delete_item("k") }).await;
     assert!(matches!(refused, Err(ObjectError::PreconditionFailed(_))));
     assert_eq!(stack.get(&bucket, "k").await.unwrap(), b"two");
-    stack.objects.delete(&bucket, &key("k"), Condition::Etag(second.etag.clone())).await.unwrap();
+    let matching = DeleteItem { condition: Condition::Etag(second.etag.clone()), ..delete_item("k") };
+    stack.objects.delete(&bucket, matching).await.unwrap();
     assert!(matches!(conditional(Condition::Etag(second.etag), b"x").await, Err(ObjectError::NoSuchKey { .. })));
     conditional(Condition::Absent, b"four").await.unwrap();
     stack.stop().await;

@@ -1,7 +1,7 @@
 //! What a client sets on an object (headers, user metadata, tags), between the wire and `Attributes`.
 //!
 //! Invariants: what is stored is given back unchanged; a request for something that this store would silently not do
-//! (encryption, public ACLs, object lock) is refused instead.
+//! (encryption, public ACLs) is refused instead.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,7 @@ use s3s::S3Result;
 use s3s::dto::{Tag, Timestamp, TimestampFormat};
 
 use crate::errors::{error, error_with_status, invalid_argument, not_implemented};
+use crate::locks::{legal_hold, retention_of_headers};
 use crate::wire_values::format_timestamp;
 
 /// S3's type of objects that were given none.
@@ -20,6 +21,8 @@ const TAGS_MAX: usize = 10;
 /// Longest tag name and value, in characters (S3).
 const TAG_NAME_LENGTH_MAX: usize = 128;
 const TAG_VALUE_LENGTH_MAX: usize = 256;
+/// Longest website redirect location, in bytes (S3).
+const REDIRECT_LENGTH_MAX: usize = 2048;
 
 /// The headers of a PutObject, CopyObject or CreateMultipartUpload, as s3s parsed them.
 #[derive(Default)]
@@ -32,6 +35,11 @@ pub(crate) struct AttributeHeaders {
     pub expires: Option<Timestamp>,
     pub metadata: Option<HashMap<String, String>>,
     pub tagging: Option<String>,
+    pub website_redirect: Option<String>,
+    pub storage_class: Option<String>,
+    pub lock_mode: Option<String>,
+    pub lock_until: Option<Timestamp>,
+    pub legal_hold: Option<String>,
 }
 
 impl AttributeHeaders {
@@ -49,6 +57,11 @@ impl AttributeHeaders {
             expires: self.expires.and_then(|expires| format_timestamp(&expires, TimestampFormat::HttpDate)),
             user_metadata,
             tags: self.tagging.map_or(Ok(Vec::new()), |tagging| parse_tagging(&tagging))?,
+            website_redirect: self.website_redirect.map(checked_redirect).transpose()?,
+            storage_class: self.storage_class.map(checked_storage_class).transpose()?.flatten(),
+            retention: retention_of_headers(self.lock_mode.as_deref(), self.lock_until.as_ref())?,
+            legal_hold: self.legal_hold.as_deref().map(legal_hold).transpose()?,
+            ..Attributes::default()
         })
     }
 }
@@ -76,10 +89,12 @@ fn parse_tagging(header: &str) -> S3Result<Vec<(String, String)>> {
     Ok(tags)
 }
 
-fn check_tags(tags: &[(String, String)]) -> S3Result<()> {
+/// # Errors
+/// `InvalidTag`.
+pub(crate) fn check_tags(tags: &[(String, String)]) -> S3Result<()> {
     let invalid = |message: &str| Err(error(s3s::S3ErrorCode::InvalidTag, message));
     if tags.len() > TAGS_MAX {
-        return Err(error_with_status("BadRequest", StatusCode::BAD_REQUEST, "Object tags cannot be greater than 10"));
+        return invalid("Object tags cannot be greater than 10");
     }
     for (index, (name, value)) in tags.iter().enumerate() {
         if name.is_empty() || name.chars().count() > TAG_NAME_LENGTH_MAX {
@@ -134,41 +149,59 @@ pub(crate) fn tag_set(attributes: &Attributes) -> Vec<Tag> {
     attributes.tags.iter().map(tag).collect()
 }
 
+/// S3's storage classes. All objects are stored alike; the class is told back.
+const STORAGE_CLASSES: [&str; 8] = [
+    "STANDARD",
+    "REDUCED_REDUNDANCY",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER",
+    "DEEP_ARCHIVE",
+    "GLACIER_IR",
+];
+
+/// `None` for the class that is not told.
+fn checked_storage_class(class: String) -> S3Result<Option<String>> {
+    if !STORAGE_CLASSES.contains(&class.as_str()) {
+        return Err(error(s3s::S3ErrorCode::InvalidStorageClass, "The storage class you specified is not valid"));
+    }
+    Ok((class != "STANDARD").then_some(class))
+}
+
+/// The class as listings tell it.
+pub(crate) fn storage_class(attributes: &Attributes) -> &str {
+    attributes.storage_class.as_deref().unwrap_or("STANDARD")
+}
+
+fn checked_redirect(location: String) -> S3Result<String> {
+    let starts = ["/", "http://", "https://"];
+    if starts.iter().any(|start| location.starts_with(start)) && location.len() <= REDIRECT_LENGTH_MAX {
+        return Ok(location);
+    }
+    let text = "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.";
+    Err(error_with_status("InvalidRedirectLocation", StatusCode::BAD_REQUEST, text))
+}
+
 /// What a write asks for beyond its bytes and attributes.
 #[derive(Default)]
 pub(crate) struct WriteOptions<'a> {
     pub acl: Option<&'a str>,
-    pub storage_class: Option<&'a str>,
     /// Any of the SSE headers, SSE-C ones included.
     pub encryption: bool,
     /// Any of the `x-amz-grant-*` headers.
     pub grants: bool,
-    /// Any of the `x-amz-object-lock-*` headers.
-    pub lock: bool,
-    pub redirect: bool,
 }
 
 impl WriteOptions<'_> {
     /// # Errors
-    /// `NotImplemented`, `InvalidStorageClass` for what would not be done.
+    /// `NotImplemented` for what would not be done.
     pub fn check(&self) -> S3Result<()> {
         match self.acl {
             None | Some("private" | "bucket-owner-full-control") => {}
             Some(_) => return Err(not_implemented("An ACL other than private")),
         }
-        match self.storage_class {
-            None | Some("STANDARD") => {}
-            Some(_) => {
-                let text = "The storage class you specified is not valid: this store has STANDARD.";
-                return Err(error(s3s::S3ErrorCode::InvalidStorageClass, text));
-            }
-        }
-        for (asked, what) in [
-            (self.encryption, "Server-side encryption"),
-            (self.grants, "A grant"),
-            (self.lock, "Object lock"),
-            (self.redirect, "A website redirect"),
-        ] {
+        for (asked, what) in [(self.encryption, "Server-side encryption"), (self.grants, "A grant")] {
             if asked {
                 return Err(not_implemented(what));
             }
@@ -228,16 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn classes_and_redirects_are_those_of_s3() {
+        let class = |class: &str| checked_storage_class(class.to_owned());
+        assert_eq!((class("STANDARD").unwrap(), class("GLACIER").unwrap().as_deref()), (None, Some("GLACIER")));
+        assert_eq!(class("COLD").unwrap_err().code().as_str(), "InvalidStorageClass");
+        assert!(checked_redirect("/a".to_owned()).is_ok() && checked_redirect("https://a/b".to_owned()).is_ok());
+        assert_eq!(checked_redirect("a".to_owned()).unwrap_err().code().as_str(), "InvalidRedirectLocation");
+    }
+
+    #[test]
     fn what_would_silently_not_be_done_is_refused() {
-        let ok = WriteOptions { acl: Some("private"), storage_class: Some("STANDARD"), ..Default::default() };
+        let ok = WriteOptions { acl: Some("private"), ..Default::default() };
         assert!(ok.check().is_ok() && WriteOptions::default().check().is_ok());
         for options in [
             WriteOptions { acl: Some("public-read"), ..Default::default() },
-            WriteOptions { storage_class: Some("GLACIER"), ..Default::default() },
             WriteOptions { encryption: true, ..Default::default() },
             WriteOptions { grants: true, ..Default::default() },
-            WriteOptions { lock: true, ..Default::default() },
-            WriteOptions { redirect: true, ..Default::default() },
         ] {
             assert!(options.check().is_err());
         }

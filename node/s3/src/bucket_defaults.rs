@@ -4,18 +4,15 @@
 //! Invariants: every question is answered only for a bucket that exists and that the request may use.
 
 use http::{Extensions, StatusCode};
-use meridian_object::GetRequest;
 use meridian_types::BucketName;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
-use crate::attributes::tag_set;
 use crate::auth::principal_of;
 use crate::buckets::row_owner;
 use crate::errors::{error, error_with_status};
 use crate::gateway::{Gateway, failed};
-use crate::get::check_version;
-use crate::wire_values::object_key;
+use crate::get::plain_read;
 
 macro_rules! answers {
     ($($method:ident, $input:ident, $output:ident => $answer:expr;)*) => {
@@ -36,7 +33,6 @@ macro_rules! answers {
 }
 
 answers! {
-    on_get_bucket_versioning, GetBucketVersioningInput, GetBucketVersioningOutput => Ok(Default::default());
     on_get_bucket_logging, GetBucketLoggingInput, GetBucketLoggingOutput => Ok(Default::default());
     on_get_bucket_accelerate_configuration, GetBucketAccelerateConfigurationInput,
         GetBucketAccelerateConfigurationOutput
@@ -80,11 +76,6 @@ answers! {
         => Err(absent("OwnershipControlsNotFoundError", "The bucket ownership controls were not found"));
     on_get_public_access_block, GetPublicAccessBlockInput, GetPublicAccessBlockOutput
         => Err(absent("NoSuchPublicAccessBlockConfiguration", "The public access block configuration was not found"));
-    on_get_object_lock_configuration, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput
-        => Err(absent(
-            "ObjectLockConfigurationNotFoundError",
-            "Object Lock configuration does not exist for this bucket",
-        ));
 }
 
 /// 404s that s3s has under another status or not at all.
@@ -129,32 +120,15 @@ impl Gateway {
         request: S3Request<dto::GetObjectAclInput>,
     ) -> S3Result<S3Response<dto::GetObjectAclOutput>> {
         let S3Request { input, extensions, .. } = request;
-        check_version(input.version_id.as_deref())?;
         let row = self.bucket_row(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let owner = row_owner(&row, &*principal_of(&extensions)?);
-        self.objects.head(plain_read(row.name, &input.key)?).await.map_err(failed(&extensions))?;
+        self.objects
+            .head(plain_read(row.name, &input.key, input.version_id.as_deref())?)
+            .await
+            .map_err(failed(&extensions))?;
         let grants = Some(full_control(&owner));
         Ok(S3Response::new(dto::GetObjectAclOutput { grants, owner: Some(owner), request_charged: None }))
     }
-
-    /// The tags that came with the object.
-    pub(crate) async fn on_get_object_tagging(
-        &self,
-        request: S3Request<dto::GetObjectTaggingInput>,
-    ) -> S3Result<S3Response<dto::GetObjectTaggingOutput>> {
-        let S3Request { input, extensions, .. } = request;
-        check_version(input.version_id.as_deref())?;
-        let bucket = self.existing(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let read = plain_read(bucket, &input.key)?;
-        let outcome = self.objects.head(read).await.map_err(failed(&extensions))?;
-        let tag_set = tag_set(&outcome.info.attributes);
-        Ok(S3Response::new(dto::GetObjectTaggingOutput { tag_set, version_id: None }))
-    }
-}
-
-fn plain_read(bucket: BucketName, key: &str) -> S3Result<GetRequest> {
-    let key = object_key(key)?;
-    Ok(GetRequest { bucket, key, range: None, part_number: None, preconditions: Default::default() })
 }
 
 fn full_control(owner: &dto::Owner) -> Vec<dto::Grant> {

@@ -1,6 +1,6 @@
 //! Buckets: list, create, head, delete, location.
 
-use meridian_object::{BucketRow, BucketSettings};
+use meridian_object::{BucketRow, BucketSettings, ObjectLock, Versioning};
 use meridian_types::limits::LIST_PAGE_MAX;
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
@@ -52,9 +52,6 @@ impl Gateway {
         let principal = principal_of(&request.extensions)?;
         let input = request.input;
         let name = bucket_name(&input.bucket)?;
-        if input.object_lock_enabled_for_bucket == Some(true) {
-            return Err(not_implemented("Object lock"));
-        }
         if input.acl.as_ref().is_some_and(|acl| acl.as_str() != "private") {
             return Err(not_implemented("An ACL other than private"));
         }
@@ -71,7 +68,14 @@ impl Gateway {
         // Every region takes every constraint: the bucket is everywhere, and the name is only told back.
         let constraint = input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
         let region = constraint.and_then(|constraint| constraint.as_str().parse().ok());
-        let settings = BucketSettings { region, ..BucketSettings::default() };
+        // What may be locked has versions, from the first write on.
+        let locks = input.object_lock_enabled_for_bucket == Some(true);
+        let settings = BucketSettings {
+            region,
+            versioning: if locks { Versioning::Enabled } else { Versioning::Off },
+            object_lock: locks.then(ObjectLock::default),
+            ..BucketSettings::default()
+        };
         let outcome = self.objects.create_bucket(&name, settings, &principal.owner).await;
         let outcome = outcome.map_err(failed(&request.extensions))?;
         if outcome.existed {

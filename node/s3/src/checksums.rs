@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use http::HeaderMap;
-use meridian_object::{BodyFinish, ByteStream, Checksum, ChecksumAlgorithm, CopyDigest, ObjectError, StreamError};
+use meridian_object::{
+    BodyFinish, ByteStream, Checksum, ChecksumAlgorithm, CopyDigest, Hasher, ObjectError, StreamError, UploadChecksum,
+    computed_checksum,
+};
 use parking_lot::Mutex;
-use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
 use s3s::dto::StreamingBlob;
 use s3s::{S3Result, StdError, TrailingHeaders};
 
@@ -58,23 +60,35 @@ pub(crate) fn named(text: &str) -> S3Result<ChecksumAlgorithm> {
 ///
 /// # Errors
 /// `InvalidRequest` for a kind without its algorithm, or one that the algorithm does not have (S3).
-pub(crate) fn check_upload_checksum(algorithm: Option<&str>, kind: Option<&str>) -> S3Result<()> {
+pub(crate) fn upload_checksum(algorithm: Option<&str>, kind: Option<&str>) -> S3Result<Option<UploadChecksum>> {
     let algorithm = algorithm.map(named).transpose()?;
-    let Some(kind) = kind else { return Ok(()) };
     let Some(algorithm) = algorithm else {
         let text = "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.";
-        return Err(invalid_request(text));
+        return if kind.is_some() { Err(invalid_request(text)) } else { Ok(None) };
     };
-    let offered = match kind {
-        "COMPOSITE" => algorithm != ChecksumAlgorithm::Crc64Nvme,
-        "FULL_OBJECT" => !matches!(algorithm, ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256),
-        _ => return Err(invalid_request("Value for x-amz-checksum-type header is invalid.")),
+    let composite = match kind {
+        None => algorithm != ChecksumAlgorithm::Crc64Nvme,
+        Some(kind) => is_composite(kind)?,
+    };
+    let offered = match composite {
+        true => algorithm != ChecksumAlgorithm::Crc64Nvme,
+        false => !matches!(algorithm, ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256),
     };
     if offered {
-        return Ok(());
+        return Ok(Some(UploadChecksum { algorithm, composite }));
     }
-    let name = name(algorithm);
+    let (kind, name) = (kind.unwrap_or_default(), name(algorithm));
     Err(invalid_request(format!("The {kind} checksum type cannot be used with the {name} checksum algorithm.")))
+}
+
+/// # Errors
+/// `InvalidRequest` for a kind that S3 does not know.
+pub(crate) fn is_composite(kind: &str) -> S3Result<bool> {
+    match kind {
+        "COMPOSITE" => Ok(true),
+        "FULL_OBJECT" => Ok(false),
+        _ => Err(invalid_request("Value for x-amz-checksum-type header is invalid.")),
+    }
 }
 
 /// The header or trailer that carries it.
@@ -127,47 +141,6 @@ pub(crate) fn of_whole_object(given: [Option<&str>; 5]) -> S3Result<Vec<Checksum
         checksums.push(Checksum { algorithm, value, composite });
     }
     Ok(checksums)
-}
-
-/// Computes one checksum.
-pub(crate) enum Hasher {
-    Crc32(Crc32),
-    Crc32c(Crc32c),
-    Crc64Nvme(Crc64Nvme),
-    Sha1(Sha1),
-    Sha256(Sha256),
-}
-
-impl Hasher {
-    pub fn new(algorithm: ChecksumAlgorithm) -> Self {
-        match algorithm {
-            ChecksumAlgorithm::Crc32 => Self::Crc32(Crc32::new()),
-            ChecksumAlgorithm::Crc32c => Self::Crc32c(Crc32c::new()),
-            ChecksumAlgorithm::Crc64Nvme => Self::Crc64Nvme(Crc64Nvme::new()),
-            ChecksumAlgorithm::Sha1 => Self::Sha1(Sha1::new()),
-            ChecksumAlgorithm::Sha256 => Self::Sha256(Sha256::new()),
-        }
-    }
-
-    pub fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Crc32(hasher) => hasher.update(bytes),
-            Self::Crc32c(hasher) => hasher.update(bytes),
-            Self::Crc64Nvme(hasher) => hasher.update(bytes),
-            Self::Sha1(hasher) => hasher.update(bytes),
-            Self::Sha256(hasher) => hasher.update(bytes),
-        }
-    }
-
-    pub fn finish(self) -> Vec<u8> {
-        match self {
-            Self::Crc32(hasher) => hasher.finalize().to_vec(),
-            Self::Crc32c(hasher) => hasher.finalize().to_vec(),
-            Self::Crc64Nvme(hasher) => hasher.finalize().to_vec(),
-            Self::Sha1(hasher) => hasher.finalize().to_vec(),
-            Self::Sha256(hasher) => hasher.finalize().to_vec(),
-        }
-    }
 }
 
 /// What a request says of its body.
@@ -243,16 +216,7 @@ pub(crate) fn verified(
 
 /// Computes a checksum of bytes that go by: nothing is promised of them, so nothing is compared.
 pub(crate) fn computed(algorithm: ChecksumAlgorithm) -> CopyDigest {
-    Box::new(move |body| {
-        let hasher = Arc::new(Mutex::new(Hasher::new(algorithm)));
-        let feeding = Arc::clone(&hasher);
-        let body: ByteStream = Box::pin(body.inspect_ok(move |bytes| feeding.lock().update(bytes)));
-        let finish: BodyFinish = Box::new(move || {
-            let hasher = std::mem::replace(&mut *hasher.lock(), Hasher::new(algorithm));
-            Ok(vec![Checksum { algorithm, value: hasher.finish(), composite: false }])
-        });
-        (body, finish)
-    })
+    Box::new(move |body| computed_checksum(algorithm, body))
 }
 
 fn finish_with(

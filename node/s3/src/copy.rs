@@ -1,7 +1,7 @@
 //! CopyObject, and the source that UploadPartCopy shares with it.
 
 use http::Extensions;
-use meridian_object::{CopyRequest, CopySource, Directive};
+use meridian_object::{CopyRequest, CopySource, Directive, VersionId};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
@@ -10,8 +10,8 @@ use crate::checksums::{computed, named};
 use crate::conditions::{ReadConditions, write_condition};
 use crate::errors::{invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
-use crate::get::check_version;
-use crate::put::{asks_for_encryption, asks_for_grants, asks_for_lock, checksum_texts, checksum_type};
+use crate::put::{asks_for_encryption, asks_for_grants, checksum_texts, checksum_type};
+use crate::versioning::{self, version_text};
 use crate::wire_values::{etag, object_key, timestamp};
 
 impl Gateway {
@@ -23,11 +23,8 @@ impl Gateway {
         let S3Request { input, headers, extensions, .. } = request;
         WriteOptions {
             acl: input.acl.as_ref().map(|acl| acl.as_str()),
-            storage_class: input.storage_class.as_ref().map(|class| class.as_str()),
             encryption: asks_for_encryption(&headers),
             grants: asks_for_grants(&headers),
-            lock: asks_for_lock(&headers),
-            redirect: input.website_redirect_location.is_some(),
         }
         .check()?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
@@ -39,6 +36,7 @@ impl Gateway {
         };
         let expected_owner = input.expected_source_bucket_owner.as_deref();
         let source = self.copy_source(&extensions, &input.copy_source, conditions, expected_owner).await?;
+        let changes = input.storage_class.is_some() || input.website_redirect_location.is_some();
         let attributes = AttributeHeaders {
             content_type: input.content_type,
             cache_control: input.cache_control,
@@ -48,6 +46,11 @@ impl Gateway {
             expires: input.expires,
             metadata: input.metadata,
             tagging: input.tagging,
+            website_redirect: input.website_redirect_location,
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            lock_mode: input.object_lock_mode.map(|mode| mode.as_str().to_owned()),
+            lock_until: input.object_lock_retain_until_date,
+            legal_hold: input.object_lock_legal_hold_status.map(|status| status.as_str().to_owned()),
         };
         let condition =
             |name| headers.get(name).map(|value: &http::HeaderValue| destination_condition(value)).transpose();
@@ -58,10 +61,11 @@ impl Gateway {
             metadata: directive("x-amz-metadata-directive", input.metadata_directive.as_ref().map(|it| it.as_str()))?,
             tags: directive("x-amz-tagging-directive", input.tagging_directive.as_ref().map(|it| it.as_str()))?,
             attributes: attributes.into_attributes()?,
+            changes,
             condition: write_condition(condition("if-match")?, condition("if-none-match")?)?,
             digest: input.checksum_algorithm.map(|name| named(name.as_str())).transpose()?.map(computed),
         };
-        let (outcome, _) = self.objects.copy(copy).await.map_err(failed(&extensions))?;
+        let (outcome, source) = self.objects.copy(copy).await.map_err(failed(&extensions))?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         let result = dto::CopyObjectResult {
             e_tag: Some(etag(&outcome.etag)),
@@ -73,7 +77,12 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
         };
-        Ok(S3Response::new(dto::CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+        Ok(S3Response::new(dto::CopyObjectOutput {
+            copy_object_result: Some(result),
+            version_id: version_text(outcome.version),
+            copy_source_version_id: version_text(source.shown_version),
+            ..Default::default()
+        }))
     }
 
     /// Reads `x-amz-copy-source` and lets the request use its bucket.
@@ -84,17 +93,16 @@ impl Gateway {
         conditions: ReadConditions,
         expected_owner: Option<&str>,
     ) -> S3Result<CopySource> {
-        let (bucket, key) = source_names(source)?;
+        let (bucket, key, version) = source_names(source)?;
         let bucket = self.bucket(extensions, bucket, expected_owner).await?;
-        Ok(CopySource { bucket, key: object_key(key)?, preconditions: conditions.into() })
+        Ok(CopySource { bucket, key: object_key(key)?, version, preconditions: conditions.into() })
     }
 }
 
-fn source_names(source: &dto::CopySource) -> S3Result<(&str, &str)> {
+fn source_names(source: &dto::CopySource) -> S3Result<(&str, &str, Option<VersionId>)> {
     match source {
         dto::CopySource::Bucket { bucket, key, version_id } => {
-            check_version(version_id.as_deref())?;
-            Ok((bucket, key))
+            Ok((bucket, key, versioning::version_id(version_id.as_deref())?))
         }
         dto::CopySource::AccessPoint { .. } | dto::CopySource::Outpost { .. } => {
             Err(not_implemented("A copy source that is an access point"))
@@ -123,8 +131,9 @@ mod tests {
     #[test]
     fn sources_are_objects_of_buckets() {
         let parse = |header: &str| dto::CopySource::parse(header).unwrap();
-        assert_eq!(source_names(&parse("/photos/a%20b/..")).unwrap(), ("photos", "a b/.."));
-        assert!(source_names(&parse("photos/a?versionId=null")).is_ok());
+        assert_eq!(source_names(&parse("/photos/a%20b/..")).unwrap(), ("photos", "a b/..", None));
+        let (_, _, version) = source_names(&parse("photos/a?versionId=null")).unwrap();
+        assert_eq!(version, Some(VersionId::Null));
         assert!(source_names(&parse("photos/a?versionId=7")).is_err());
         let access_point = "arn:aws:s3:us-east-1:123456789012:accesspoint/point/object/a";
         assert!(source_names(&parse(access_point)).is_err());

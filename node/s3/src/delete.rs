@@ -1,15 +1,14 @@
 //! DeleteObject and DeleteObjects.
 
-use meridian_object::{Condition, DELETES_IN_REQUEST_MAX, DeleteItem, ObjectError};
+use meridian_object::{Condition, DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome, Wanted};
 use s3s::dto;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::auth::context_of;
-use crate::conditions::write_condition;
-use crate::errors::{error, not_implemented, object_error};
+use crate::errors::{error, object_error};
 use crate::gateway::{Gateway, failed, refuse_subresources};
-use crate::get::check_version;
-use crate::wire_values::object_key;
+use crate::versioning::{version_id, version_text};
+use crate::wire_values::{object_key, unix_ms};
 
 impl Gateway {
     pub(crate) async fn on_delete_object(
@@ -18,15 +17,23 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::DeleteObjectOutput>> {
         refuse_subresources(&request.uri, &["versionId"])?;
         let S3Request { input, extensions, .. } = request;
-        check_version(input.version_id.as_deref())?;
-        if input.if_match_last_modified_time.is_some() || input.if_match_size.is_some() {
-            return Err(not_implemented("A delete that depends on size or time"));
-        }
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let key = object_key(&input.key)?;
-        let condition = write_condition(input.if_match, None)?;
-        self.objects.delete(&bucket, &key, condition).await.map_err(failed(&extensions))?;
-        Ok(S3Response::new(dto::DeleteObjectOutput::default()))
+        let etag = input.if_match.map(|condition| match condition {
+            dto::ETagCondition::Any => "*".to_owned(),
+            dto::ETagCondition::ETag(etag) => etag.into_value(),
+        });
+        let item = DeleteItem {
+            key: object_key(&input.key)?,
+            version: version_id(input.version_id.as_deref())?,
+            condition: delete_condition(etag, input.if_match_size, input.if_match_last_modified_time.as_ref()),
+            bypass_governance: input.bypass_governance_retention == Some(true),
+        };
+        let outcome = self.objects.delete(&bucket, item).await.map_err(failed(&extensions))?;
+        Ok(S3Response::new(dto::DeleteObjectOutput {
+            delete_marker: outcome.marker.then_some(true),
+            version_id: version_text(outcome.version),
+            ..Default::default()
+        }))
     }
 
     /// Answers per key; quiet requests hear of failures only.
@@ -42,7 +49,10 @@ impl Gateway {
         }
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let quiet = input.delete.quiet == Some(true);
-        let parsed: Vec<(Named, S3Result<DeleteItem>)> = input.delete.objects.into_iter().map(parse).collect();
+        let bypass_governance = input.bypass_governance_retention == Some(true);
+        let objects = input.delete.objects.into_iter();
+        let parsed: Vec<(Named, S3Result<DeleteItem>)> =
+            objects.map(|object| parse(object, bypass_governance)).collect();
         let items = parsed.iter().filter_map(|(_, item)| item.as_ref().ok().cloned()).collect();
         let outcomes = self.objects.delete_many(&bucket, items).await.map_err(failed(&extensions))?;
         let mut outcomes = outcomes.into_iter();
@@ -51,16 +61,14 @@ impl Gateway {
         for (named, item) in parsed {
             let outcome = match item {
                 Err(refused) => Err(refused),
-                Ok(_) => match outcomes.next().expect("one answer per item") {
-                    // With a condition S3 tells a missing key; without, deleting nothing is a success.
-                    Ok(_) => Ok(()),
-                    Err(ObjectError::NoSuchKey { .. }) if !named.conditional => Ok(()),
-                    Err(failure) => Err(object_error(failure, context)),
-                },
+                Ok(_) => {
+                    let outcome = outcomes.next().expect("one answer per item");
+                    outcome.map_err(|failure| object_error(failure, context))
+                }
             };
             match outcome {
-                Ok(()) if quiet => {}
-                Ok(()) => deleted.push(named.deleted()),
+                Ok(_) if quiet => {}
+                Ok(outcome) => deleted.push(named.deleted(&outcome)),
                 Err(refused) => errors.push(named.failed(&refused)),
             }
         }
@@ -76,12 +84,17 @@ impl Gateway {
 struct Named {
     key: String,
     version: Option<String>,
-    conditional: bool,
 }
 
 impl Named {
-    fn deleted(self) -> dto::DeletedObject {
-        dto::DeletedObject { key: Some(self.key), version_id: self.version, ..Default::default() }
+    fn deleted(self, outcome: &DeleteOutcome) -> dto::DeletedObject {
+        let marker = outcome.version.filter(|_| outcome.marker);
+        dto::DeletedObject {
+            key: Some(self.key),
+            version_id: self.version,
+            delete_marker: marker.map(|_| true),
+            delete_marker_version_id: version_text(marker),
+        }
     }
 
     fn failed(self, refused: &S3Error) -> dto::Error {
@@ -94,25 +107,32 @@ impl Named {
     }
 }
 
-fn parse(object: dto::ObjectIdentifier) -> (Named, S3Result<DeleteItem>) {
-    let condition = match object.e_tag {
-        Some(etag) => Condition::Etag(etag.into_value()),
-        None => Condition::None,
-    };
-    let item = if object.last_modified_time.is_some() || object.size.is_some() {
-        Err(not_implemented("A delete that depends on size or time"))
-    } else {
-        check_version(object.version_id.as_deref())
-            .and_then(|()| object_key(&object.key))
-            .map(|key| DeleteItem { key, condition: condition.clone() })
-    };
-    let conditional = condition != Condition::None;
-    (Named { key: object.key, version: object.version_id, conditional }, item)
+fn parse(object: dto::ObjectIdentifier, bypass_governance: bool) -> (Named, S3Result<DeleteItem>) {
+    let etag = object.e_tag.map(dto::ETag::into_value);
+    let condition = delete_condition(etag, object.size, object.last_modified_time.as_ref());
+    let item = object_key(&object.key).and_then(|key| {
+        let version = version_id(object.version_id.as_deref().filter(|version| !version.is_empty()))?;
+        Ok(DeleteItem { key, version, condition, bypass_governance })
+    });
+    (Named { key: object.key, version: object.version_id }, item)
+}
+
+/// What a delete demands of the object.
+fn delete_condition(etag: Option<String>, size: Option<i64>, last_modified: Option<&dto::Timestamp>) -> Condition {
+    if etag.is_none() && size.is_none() && last_modified.is_none() {
+        return Condition::None;
+    }
+    Condition::Matches(Wanted {
+        etag,
+        size: size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)), // no object has a negative size
+        last_modified_unix_s: last_modified.map(|time| unix_ms(time) / 1000),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meridian_object::VersionId;
 
     fn identifier(key: &str) -> dto::ObjectIdentifier {
         dto::ObjectIdentifier {
@@ -126,6 +146,7 @@ mod tests {
 
     #[test]
     fn one_bad_key_is_its_own_failure() {
+        let parse = |object| parse(object, false);
         assert_eq!(parse(identifier("../a//b")).1.unwrap().key.as_str(), "../a//b");
         let (named, refused) = parse(identifier(&"k".repeat(1025)));
         let failure = named.failed(&refused.unwrap_err());
@@ -135,13 +156,15 @@ mod tests {
 
     #[test]
     fn versions_and_conditions_are_read() {
+        let parse = |object| parse(object, true);
         let version =
             |version: &str| parse(dto::ObjectIdentifier { version_id: Some(version.to_owned()), ..identifier("k") }).1;
-        assert!(version("null").is_ok() && version("3").is_err());
+        assert_eq!(version("null").unwrap().version, Some(VersionId::Null));
+        assert!(version("").unwrap().version.is_none() && version("3").is_err());
         let etag = Some(dto::ETag::Strong("abc".to_owned()));
-        let (named, item) = parse(dto::ObjectIdentifier { e_tag: etag, ..identifier("k") });
-        assert!(named.conditional);
-        assert_eq!(item.unwrap().condition, Condition::Etag("abc".to_owned()));
-        assert!(parse(dto::ObjectIdentifier { size: Some(5), ..identifier("k") }).1.is_err());
+        let (_, item) = parse(dto::ObjectIdentifier { e_tag: etag, size: Some(5), ..identifier("k") });
+        let wanted = Wanted { etag: Some("abc".to_owned()), size: Some(5), last_modified_unix_s: None };
+        assert_eq!(item.unwrap().condition, Condition::Matches(wanted));
+        assert_eq!(parse(identifier("k")).1.unwrap().condition, Condition::None);
     }
 }

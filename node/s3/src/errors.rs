@@ -3,9 +3,9 @@
 //! Invariants: texts tell the client what to do next and nothing of other people's buckets; 503 always says when to come
 //! again; storage damage is told as `InternalError`, its details go to the log.
 
-use http::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use meridian_object::{ObjectError, StreamError};
+use meridian_object::{ObjectError, StreamError, VersionId};
 use meridian_types::NameError;
 use s3s::{S3Error, S3ErrorCode};
 
@@ -33,6 +33,11 @@ pub(crate) fn invalid_argument(name: &str, reason: &str) -> S3Error {
 
 pub(crate) fn invalid_request(message: impl Into<String>) -> S3Error {
     error(S3ErrorCode::InvalidRequest, message)
+}
+
+pub(crate) fn malformed_xml() -> S3Error {
+    let text = "The XML you provided was not well-formed or did not validate against our published schema";
+    error(S3ErrorCode::MalformedXML, text)
 }
 
 /// What this gateway does not do (yet), by its S3 name.
@@ -84,6 +89,12 @@ pub(crate) fn object_error(failure: ObjectError, context: Option<&RequestContext
         ObjectError::BucketAlreadyOwnedByYou(_) => already_owned(),
         ObjectError::BucketNotEmpty(_) => error(Code::BucketNotEmpty, "The bucket you tried to delete is not empty."),
         ObjectError::NoSuchKey { .. } => error(Code::NoSuchKey, "The specified key does not exist."),
+        ObjectError::NoSuchVersion { .. } => error(Code::NoSuchVersion, "The specified version does not exist."),
+        ObjectError::DeleteMarker { version, named, last_modified_unix_ms, .. } => {
+            delete_marker(version, named, last_modified_unix_ms)
+        }
+        ObjectError::Locked => error(Code::AccessDenied, "Access Denied because object protected by object lock."),
+        ObjectError::NoObjectLock => invalid_request("Bucket is missing Object Lock Configuration"),
         ObjectError::NoSuchUpload { .. } => no_such_upload(),
         ObjectError::UploadElsewhere { datacenter, .. } => {
             let text = format!("The upload lives in datacenter {datacenter}: send its requests to that region.");
@@ -101,6 +112,9 @@ pub(crate) fn object_error(failure: ObjectError, context: Option<&RequestContext
             error(Code::MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size.")
         }
         ObjectError::InvalidArgument { argument, ref reason } => invalid_argument(argument, reason),
+        ObjectError::CopySourceTooLarge { size_max, .. } => invalid_request(format!(
+            "The specified copy source is larger than the maximum allowable size for a copy source: {size_max}"
+        )),
         ObjectError::CopyOntoItself => invalid_request(
             "This copy request is illegal because it is trying to copy an object to itself without changing the \
              object's metadata, storage class, website redirect location or encryption attributes.",
@@ -147,6 +161,19 @@ pub(crate) fn no_such_upload() -> S3Error {
         S3ErrorCode::NoSuchUpload,
         "The specified multipart upload does not exist. It may have been aborted or completed.",
     )
+}
+
+/// What stands where an object was asked for: 404 for the current one, 405 for a version that was named (S3).
+fn delete_marker(version: VersionId, named: bool, last_modified_unix_ms: u64) -> S3Error {
+    let marker = (HeaderName::from_static("x-amz-delete-marker"), HeaderValue::from_static("true"));
+    let version = (HeaderName::from_static("x-amz-version-id"), header_value(version.to_string()));
+    if !named {
+        return with_headers(error(S3ErrorCode::NoSuchKey, "The specified key does not exist."), [marker, version]);
+    }
+    let text = "The specified method is not allowed against this resource.";
+    let allow = (ALLOW, HeaderValue::from_static("DELETE"));
+    let time = (LAST_MODIFIED, header_value(http_date(last_modified_unix_ms)));
+    with_headers(error(S3ErrorCode::MethodNotAllowed, text), [marker, version, allow, time])
 }
 
 /// 304: no body, but the headers that a cache refreshes itself by.

@@ -5,15 +5,18 @@ use std::ops::Range;
 use futures::TryStreamExt;
 use http_body::Frame;
 use http_body_util::StreamBody;
-use meridian_object::{ByteStream, GetRequest, ObjectInfo};
+use meridian_object::{ByteStream, Checksum, GetRequest, ObjectInfo};
+use meridian_types::BucketName;
 use s3s::dto;
-use s3s::{Body, S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{Body, S3Request, S3Response, S3Result};
 
 use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata};
 use crate::conditions::{ReadConditions, range_spec};
-use crate::errors::{error, not_implemented};
+use crate::errors::not_implemented;
 use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::locks::{legal_hold_status, mode_name};
 use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
+use crate::versioning::{version_id, version_text};
 use crate::wire_values::{etag, object_key, part_number, timestamp};
 
 impl Gateway {
@@ -26,12 +29,12 @@ impl Gateway {
         if asks_for_encryption(&headers) {
             return Err(not_implemented("Server-side encryption"));
         }
-        check_version(input.version_id.as_deref())?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let partial = input.range.is_some() || input.part_number.is_some();
         let get = GetRequest {
             bucket,
             key: object_key(&input.key)?,
+            version: version_id(input.version_id.as_deref())?,
             range: input.range.map(range_spec),
             part_number: input.part_number.map(part_number).transpose()?,
             preconditions: ReadConditions {
@@ -44,8 +47,9 @@ impl Gateway {
         };
         let outcome = self.objects.get(get).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
-        let [crc32, crc32c, crc64nvme, sha1, sha256] = told_checksums(&info, &range, input.checksum_mode.as_ref());
-        let told = [&crc32, &crc32c, &crc64nvme, &sha1, &sha256].iter().any(|value| value.is_some());
+        let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
+        let is_told = told.iter().any(Option::is_some);
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
         Ok(S3Response::new(dto::GetObjectOutput {
             body: Some(outgoing(outcome.body)),
             accept_ranges: Some("bytes".to_owned()),
@@ -62,7 +66,13 @@ impl Gateway {
             last_modified: Some(timestamp(info.last_modified_unix_ms)),
             parts_count: parts_count(&info, input.part_number),
             tag_count: tag_count(&info),
-            checksum_type: checksum_type(&info.checksums).filter(|_| told),
+            version_id: version_text(info.shown_version),
+            website_redirect_location: info.attributes.website_redirect.clone(),
+            storage_class: info.attributes.storage_class.clone().map(dto::StorageClass::from),
+            object_lock_mode: lock_mode(&info),
+            object_lock_retain_until_date: info.attributes.retention.map(|it| timestamp(it.until_unix_ms)),
+            object_lock_legal_hold_status: legal_hold_status(&info.attributes),
+            checksum_type: checksum_type(&info.checksums).filter(|_| is_told),
             checksum_crc32: crc32,
             checksum_crc32c: crc32c,
             checksum_crc64nvme: crc64nvme,
@@ -80,12 +90,12 @@ impl Gateway {
         if asks_for_encryption(&headers) {
             return Err(not_implemented("Server-side encryption"));
         }
-        check_version(input.version_id.as_deref())?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let partial = input.range.is_some() || input.part_number.is_some();
         let head = GetRequest {
             bucket,
             key: object_key(&input.key)?,
+            version: version_id(input.version_id.as_deref())?,
             range: input.range.map(range_spec),
             part_number: input.part_number.map(part_number).transpose()?,
             preconditions: ReadConditions {
@@ -98,8 +108,9 @@ impl Gateway {
         };
         let outcome = self.objects.head(head).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
-        let [crc32, crc32c, crc64nvme, sha1, sha256] = told_checksums(&info, &range, input.checksum_mode.as_ref());
-        let told = [&crc32, &crc32c, &crc64nvme, &sha1, &sha256].iter().any(|value| value.is_some());
+        let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
+        let is_told = told.iter().any(Option::is_some);
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
         Ok(S3Response::new(dto::HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(&range)),
@@ -116,7 +127,13 @@ impl Gateway {
             e_tag: Some(etag(&info.etag)),
             last_modified: Some(timestamp(info.last_modified_unix_ms)),
             parts_count: parts_count(&info, input.part_number),
-            checksum_type: checksum_type(&info.checksums).filter(|_| told),
+            version_id: version_text(info.shown_version),
+            website_redirect_location: info.attributes.website_redirect.clone(),
+            storage_class: info.attributes.storage_class.clone().map(dto::StorageClass::from),
+            object_lock_mode: lock_mode(&info),
+            object_lock_retain_until_date: info.attributes.retention.map(|it| timestamp(it.until_unix_ms)),
+            object_lock_legal_hold_status: legal_hold_status(&info.attributes),
+            checksum_type: checksum_type(&info.checksums).filter(|_| is_told),
             checksum_crc32: crc32,
             checksum_crc32c: crc32c,
             checksum_crc64nvme: crc64nvme,
@@ -127,15 +144,14 @@ impl Gateway {
     }
 }
 
-/// Without versioning an object has the null version and no other.
-///
-/// # Errors
-/// `NoSuchVersion`.
-pub(crate) fn check_version(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(error(S3ErrorCode::NoSuchVersion, "The specified version does not exist.")),
-    }
+/// A question for all that is known of an object.
+pub(crate) fn plain_read(bucket: BucketName, key: &str, version: Option<&str>) -> S3Result<GetRequest> {
+    let (key, version) = (object_key(key)?, version_id(version)?);
+    Ok(GetRequest { bucket, key, version, range: None, part_number: None, preconditions: Default::default() })
+}
+
+fn lock_mode(info: &ObjectInfo) -> Option<dto::ObjectLockMode> {
+    info.attributes.retention.map(|retention| dto::ObjectLockMode::from_static(mode_name(retention.mode)))
 }
 
 /// A body for s3s, which wants it shareable: the mutex inside is never contended.
@@ -165,10 +181,23 @@ fn tag_count(info: &ObjectInfo) -> Option<i32> {
     i32::try_from(info.attributes.tags.len()).ok().filter(|count| *count > 0)
 }
 
-/// A checksum is of the whole object: told when all of it is sent and the client asked.
-fn told_checksums(info: &ObjectInfo, range: &Range<u64>, mode: Option<&dto::ChecksumMode>) -> [Option<String>; 5] {
+/// A checksum is told to those who ask: of a part with that part, of the whole object when all of it is sent.
+fn told_checksums(
+    info: &ObjectInfo,
+    range: &Range<u64>,
+    part_number: Option<i32>,
+    mode: Option<&dto::ChecksumMode>,
+) -> [Option<String>; 5] {
     let asked = mode.is_some_and(|mode| mode.as_str().eq_ignore_ascii_case(dto::ChecksumMode::ENABLED));
-    if !asked || *range != (0..info.size) {
+    if !asked {
+        return Default::default();
+    }
+    let part = info.parts.iter().find(|part| part_number == Some(i32::from(part.number)));
+    if let Some((part, whole)) = part.zip(info.checksums.first()) {
+        let Some(value) = part.checksum.clone() else { return Default::default() };
+        return checksum_texts(&[Checksum { algorithm: whole.algorithm, value, composite: false }], 0);
+    }
+    if *range != (0..info.size) {
         return Default::default();
     }
     checksum_texts(&info.checksums, info.parts.len())
@@ -177,7 +206,7 @@ fn told_checksums(info: &ObjectInfo, range: &Range<u64>, mode: Option<&dto::Chec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_object::{Attributes, Checksum, ChecksumAlgorithm, PartSize, VersionId};
+    use meridian_object::{Attributes, ChecksumAlgorithm, PartSize, VersionId};
     use meridian_types::{DatacenterId, Stamp, Timestamp};
 
     fn info(size: u64, parts: usize, composite: bool) -> ObjectInfo {
@@ -188,8 +217,11 @@ mod tests {
             attributes: Attributes::default(),
             stamp: Stamp::new(Timestamp::ZERO, DatacenterId::new(1).unwrap()),
             version: VersionId::Null,
+            shown_version: None,
             last_modified_unix_ms: 0,
-            parts: (0..parts).map(|part| PartSize { number: part as u16 + 1, size: 1 }).collect(),
+            parts: (0..parts)
+                .map(|part| PartSize { number: part as u16 + 1, size: 1, checksum: Some(vec![1; 4]) })
+                .collect(),
             checksums: vec![Checksum { algorithm: ChecksumAlgorithm::Crc32, value: vec![0; 4], composite }],
         }
     }
@@ -205,7 +237,9 @@ mod tests {
     #[test]
     fn checksums_are_told_of_whole_objects_to_those_who_ask() {
         let enabled = dto::ChecksumMode::from_static(dto::ChecksumMode::ENABLED);
-        let told = |info: &ObjectInfo, range, mode| told_checksums(info, &range, mode)[0].clone();
+        let told = |info: &ObjectInfo, range, mode| told_checksums(info, &range, None, mode)[0].clone();
+        let of_part = |info: &ObjectInfo, part| told_checksums(info, &(0..1), Some(part), Some(&enabled))[0].clone();
+        assert_eq!(of_part(&info(3, 3, true), 1).as_deref(), Some("AQEBAQ=="));
         assert_eq!(told(&info(3, 0, false), 0..3, Some(&enabled)).as_deref(), Some("AAAAAA=="));
         assert_eq!(told(&info(3, 3, true), 0..3, Some(&enabled)).as_deref(), Some("AAAAAA==-3"));
         assert_eq!(told(&info(3, 0, false), 0..2, Some(&enabled)), None);
@@ -217,11 +251,5 @@ mod tests {
         assert_eq!(parts_count(&info(3, 3, true), Some(1)), Some(3));
         assert_eq!(parts_count(&info(3, 3, true), None), None);
         assert_eq!(parts_count(&info(3, 0, true), Some(1)), None);
-    }
-
-    #[test]
-    fn there_is_no_version_but_the_null_one() {
-        assert!(check_version(None).is_ok() && check_version(Some("null")).is_ok());
-        assert_eq!(check_version(Some("x")).unwrap_err().status_code().unwrap().as_u16(), 404);
     }
 }

@@ -34,12 +34,16 @@ mod head_guard;
 mod host;
 mod listing;
 mod listing_versions;
+mod locks;
 mod multipart;
 mod multipart_lists;
+mod object_attributes;
 mod observe;
 mod put;
 mod respond;
 mod server;
+mod tagging;
+mod versioning;
 mod wire_values;
 mod xml_body;
 

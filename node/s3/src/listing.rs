@@ -10,6 +10,7 @@ use meridian_object::{ListPage, ListRequest, ObjectInfo};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
+use crate::attributes::storage_class;
 use crate::auth::principal_of;
 use crate::buckets::{PAGE_MAX, row_owner};
 use crate::errors::invalid_argument;
@@ -129,23 +130,25 @@ impl Encoding {
     }
 
     fn object(self, info: &ObjectInfo, owner: Option<dto::Owner>) -> dto::Object {
-        let algorithms: Vec<dto::ChecksumAlgorithm> = info
-            .checksums
-            .iter()
-            .map(|checksum| dto::ChecksumAlgorithm::from_static(crate::checksums::name(checksum.algorithm)))
-            .collect();
         dto::Object {
             key: Some(self.text(info.key.as_str())),
             last_modified: Some(timestamp(info.last_modified_unix_ms)),
             e_tag: Some(etag(&info.etag)),
             size: i64::try_from(info.size).ok(),
-            storage_class: Some(dto::ObjectStorageClass::from_static(dto::ObjectStorageClass::STANDARD)),
+            storage_class: Some(storage_class(&info.attributes).to_owned().into()),
             owner,
-            checksum_algorithm: (!algorithms.is_empty()).then_some(algorithms),
+            checksum_algorithm: checksum_algorithms(info),
             checksum_type: crate::put::checksum_type(&info.checksums),
             restore_status: None,
         }
     }
+}
+
+/// The algorithms of an object's checksums, as listings tell them.
+pub(crate) fn checksum_algorithms(info: &ObjectInfo) -> Option<Vec<dto::ChecksumAlgorithm>> {
+    let name = |algorithm| dto::ChecksumAlgorithm::from_static(crate::checksums::name(algorithm));
+    let algorithms: Vec<_> = info.checksums.iter().map(|checksum| name(checksum.algorithm)).collect();
+    (!algorithms.is_empty()).then_some(algorithms)
 }
 
 #[cfg(test)]

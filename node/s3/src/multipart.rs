@@ -4,18 +4,19 @@
 
 use http::header::HOST;
 use http::{HeaderMap, Uri};
-use meridian_object::{CompleteRequest, CopyPartRequest, CreateUploadRequest, PartChoice, PutPartRequest};
+use meridian_object::{ChosenPart, CompleteRequest, CopyPartRequest, CreateUploadRequest, PutPartRequest};
 use meridian_types::limits::PART_NUMBER_MAX;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::attributes::{AttributeHeaders, WriteOptions};
 use crate::auth::context_of;
-use crate::checksums::{check_upload_checksum, of_whole_object, promised, verified};
+use crate::checksums::{is_composite, of_whole_object, promised, upload_checksum, verified};
 use crate::conditions::{ReadConditions, copy_range, write_condition};
 use crate::errors::{error, not_implemented};
 use crate::gateway::{Gateway, failed};
-use crate::put::{asks_for_encryption, asks_for_grants, asks_for_lock, body_length, checksum_texts, checksum_type};
+use crate::put::{asks_for_encryption, asks_for_grants, body_length, checksum_texts, checksum_type};
+use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key, part_number, timestamp, upload_id, url_encode};
 use crate::xml_body::content_md5;
 
@@ -27,15 +28,12 @@ impl Gateway {
         let S3Request { input, headers, extensions, .. } = request;
         WriteOptions {
             acl: input.acl.as_ref().map(|acl| acl.as_str()),
-            storage_class: input.storage_class.as_ref().map(|class| class.as_str()),
             encryption: asks_for_encryption(&headers),
             grants: asks_for_grants(&headers),
-            lock: asks_for_lock(&headers),
-            redirect: input.website_redirect_location.is_some(),
         }
         .check()?;
         let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
-        check_upload_checksum(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
+        let checksum = upload_checksum(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let attributes = AttributeHeaders {
             content_type: input.content_type,
@@ -46,14 +44,21 @@ impl Gateway {
             expires: input.expires,
             metadata: input.metadata,
             tagging: input.tagging,
+            website_redirect: input.website_redirect_location,
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            lock_mode: input.object_lock_mode.map(|mode| mode.as_str().to_owned()),
+            lock_until: input.object_lock_retain_until_date,
+            legal_hold: input.object_lock_legal_hold_status.map(|status| status.as_str().to_owned()),
         };
         let key = object_key(&input.key)?;
-        let create = CreateUploadRequest { bucket, key, attributes: attributes.into_attributes()? };
+        let create = CreateUploadRequest { bucket, key, attributes: attributes.into_attributes()?, checksum };
         let outcome = self.objects.create_upload(create).await.map_err(failed(&extensions))?;
         Ok(S3Response::new(dto::CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(outcome.upload.to_string()),
+            checksum_algorithm: input.checksum_algorithm,
+            checksum_type: checksum.map(|checksum| kind_of(checksum.composite)),
             ..Default::default()
         }))
     }
@@ -115,13 +120,22 @@ impl Gateway {
             number: part_number(input.part_number)?,
             upload: upload_id(&input.upload_id)?,
         };
-        let (outcome, _) = self.objects.copy_part(copy).await.map_err(failed(&extensions))?;
+        let (outcome, source) = self.objects.copy_part(copy).await.map_err(failed(&extensions))?;
+        let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         let result = dto::CopyPartResult {
             e_tag: Some(etag(&outcome.etag)),
             last_modified: Some(timestamp(outcome.stored.unix_ms())),
-            ..Default::default()
+            checksum_crc32: crc32,
+            checksum_crc32c: crc32c,
+            checksum_crc64nvme: crc64nvme,
+            checksum_sha1: sha1,
+            checksum_sha256: sha256,
         };
-        Ok(S3Response::new(dto::UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+        Ok(S3Response::new(dto::UploadPartCopyOutput {
+            copy_part_result: Some(result),
+            copy_source_version_id: version_text(source.shown_version),
+            ..Default::default()
+        }))
     }
 
     pub(crate) async fn on_complete_multipart_upload(
@@ -147,6 +161,8 @@ impl Gateway {
                 input.checksum_sha1.as_deref(),
                 input.checksum_sha256.as_deref(),
             ])?,
+            composite: input.checksum_type.as_ref().map(|kind| is_composite(kind.as_str())).transpose()?,
+            size: input.mpu_object_size.and_then(|size| u64::try_from(size).ok()),
         };
         let count = complete.parts.len();
         let outcome = self.objects.complete_upload(complete).await.map_err(failed(&extensions))?;
@@ -156,6 +172,7 @@ impl Gateway {
             bucket: Some(input.bucket),
             key: Some(input.key),
             e_tag: Some(etag(&outcome.etag)),
+            version_id: version_text(outcome.version),
             checksum_type: checksum_type(&outcome.checksums),
             checksum_crc32: crc32,
             checksum_crc32c: crc32c,
@@ -185,7 +202,7 @@ impl Gateway {
 ///
 /// # Errors
 /// `MalformedXML` for none or too many, `InvalidPart` for one without number or ETag.
-fn choices(parts: Vec<dto::CompletedPart>) -> S3Result<Vec<PartChoice>> {
+fn choices(parts: Vec<dto::CompletedPart>) -> S3Result<Vec<ChosenPart>> {
     if parts.is_empty() || parts.len() > usize::from(PART_NUMBER_MAX) {
         let text = "You must specify between 1 and 10000 parts.";
         return Err(error(S3ErrorCode::MalformedXML, text));
@@ -194,9 +211,22 @@ fn choices(parts: Vec<dto::CompletedPart>) -> S3Result<Vec<PartChoice>> {
     for part in parts {
         let invalid = || error(S3ErrorCode::InvalidPart, "A part needs its number and its ETag.");
         let number = part_number(part.part_number.ok_or_else(invalid)?)?;
-        choices.push(PartChoice { number, etag: part.e_tag.ok_or_else(invalid)?.into_value() });
+        let given = of_whole_object([
+            part.checksum_crc32.as_deref(),
+            part.checksum_crc32c.as_deref(),
+            part.checksum_crc64nvme.as_deref(),
+            part.checksum_sha1.as_deref(),
+            part.checksum_sha256.as_deref(),
+        ])?;
+        let checksum = given.into_iter().next();
+        choices.push(ChosenPart { number, etag: part.e_tag.ok_or_else(invalid)?.into_value(), checksum });
     }
     Ok(choices)
+}
+
+pub(crate) fn kind_of(composite: bool) -> dto::ChecksumType {
+    let name = if composite { dto::ChecksumType::COMPOSITE } else { dto::ChecksumType::FULL_OBJECT };
+    dto::ChecksumType::from_static(name)
 }
 
 /// The object's URL, as the client could write it.
@@ -218,7 +248,7 @@ mod tests {
     #[test]
     fn parts_need_number_and_etag() {
         let good = choices(vec![part(Some(1), Some("a")), part(Some(10_000), Some("b"))]).unwrap();
-        assert_eq!(good[1], PartChoice { number: 10_000, etag: "b".to_owned() });
+        assert_eq!(good[1], ChosenPart { number: 10_000, etag: "b".to_owned(), checksum: None });
         for (parts, code) in [
             (vec![], "MalformedXML"),
             (vec![part(Some(1), Some("a")); 10_001], "MalformedXML"),

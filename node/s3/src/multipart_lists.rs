@@ -1,14 +1,18 @@
 //! ListParts and ListMultipartUploads.
 
-use meridian_object::{ListPartsRequest, ListUploadsRequest, PartInfo, UploadInfo};
+use meridian_object::{ListPartsRequest, ListUploadsRequest, PartInfo, UploadChecksum, UploadInfo};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
+use crate::attributes::storage_class;
 use crate::auth::principal_of;
 use crate::buckets::{PAGE_MAX, owner};
+use crate::checksums::name;
 use crate::errors::invalid_argument;
 use crate::gateway::{Gateway, failed};
 use crate::listing::Encoding;
+use crate::multipart::kind_of;
+use crate::put::checksum_texts;
 use crate::wire_values::{etag, object_key, page_size, timestamp, upload_id};
 
 impl Gateway {
@@ -37,7 +41,9 @@ impl Gateway {
             parts: Some(page.parts.iter().map(part).collect()),
             initiator: Some(initiator(owner(&principal))),
             owner: Some(owner(&principal)),
-            storage_class: Some(dto::StorageClass::from_static(dto::StorageClass::STANDARD)),
+            storage_class: Some(storage_class(&page.attributes).to_owned().into()),
+            checksum_algorithm: page.checksum.map(algorithm_of),
+            checksum_type: page.checksum.map(|checksum| kind_of(checksum.composite)),
             ..Default::default()
         }))
     }
@@ -76,8 +82,9 @@ impl Gateway {
             initiated: Some(timestamp(info.initiated.unix_ms())),
             initiator: Some(initiator(owner(&principal))),
             owner: Some(owner(&principal)),
-            storage_class: Some(dto::StorageClass::from_static(dto::StorageClass::STANDARD)),
-            ..Default::default()
+            storage_class: Some(storage_class(&info.attributes).to_owned().into()),
+            checksum_algorithm: info.checksum.map(algorithm_of),
+            checksum_type: info.checksum.map(|checksum| kind_of(checksum.composite)),
         };
         Ok(S3Response::new(dto::ListMultipartUploadsOutput {
             bucket: Some(input.bucket),
@@ -105,13 +112,22 @@ fn part_marker(marker: i32) -> S3Result<u16> {
 }
 
 fn part(info: &PartInfo) -> dto::Part {
+    let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&info.checksums, 0);
     dto::Part {
         part_number: Some(i32::from(info.number)),
         size: i64::try_from(info.size).ok(),
         e_tag: Some(etag(&info.etag)),
         last_modified: Some(timestamp(info.stored.unix_ms())),
-        ..Default::default()
+        checksum_crc32: crc32,
+        checksum_crc32c: crc32c,
+        checksum_crc64nvme: crc64nvme,
+        checksum_sha1: sha1,
+        checksum_sha256: sha256,
     }
+}
+
+fn algorithm_of(checksum: UploadChecksum) -> dto::ChecksumAlgorithm {
+    dto::ChecksumAlgorithm::from_static(name(checksum.algorithm))
 }
 
 fn initiator(owner: dto::Owner) -> dto::Initiator {

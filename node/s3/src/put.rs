@@ -11,6 +11,7 @@ use crate::checksums::{ALGORITHMS, promised, text, verified};
 use crate::conditions::write_condition;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key};
 use crate::xml_body::content_md5;
 
@@ -23,11 +24,8 @@ impl Gateway {
         let S3Request { input, headers, extensions, trailing_headers, .. } = request;
         WriteOptions {
             acl: input.acl.as_ref().map(|acl| acl.as_str()),
-            storage_class: input.storage_class.as_ref().map(|class| class.as_str()),
             encryption: asks_for_encryption(&headers),
             grants: asks_for_grants(&headers),
-            lock: asks_for_lock(&headers),
-            redirect: input.website_redirect_location.is_some(),
         }
         .check()?;
         if input.write_offset_bytes.is_some() {
@@ -44,6 +42,11 @@ impl Gateway {
             expires: input.expires,
             metadata: input.metadata,
             tagging: input.tagging,
+            website_redirect: input.website_redirect_location,
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            lock_mode: input.object_lock_mode.map(|mode| mode.as_str().to_owned()),
+            lock_until: input.object_lock_retain_until_date,
+            legal_hold: input.object_lock_legal_hold_status.map(|status| status.as_str().to_owned()),
         };
         let body = verified(input.body, promised(&headers)?, trailing_headers, context_of(&extensions).cloned());
         let put = PutRequest {
@@ -60,6 +63,7 @@ impl Gateway {
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         Ok(S3Response::new(dto::PutObjectOutput {
             e_tag: Some(etag(&outcome.etag)),
+            version_id: version_text(outcome.version),
             checksum_type: checksum_type(&outcome.checksums),
             checksum_crc32: crc32,
             checksum_crc32c: crc32c,
@@ -95,10 +99,6 @@ pub(crate) fn asks_for_encryption(headers: &HeaderMap) -> bool {
 
 pub(crate) fn asks_for_grants(headers: &HeaderMap) -> bool {
     has_prefix(headers, "x-amz-grant-")
-}
-
-pub(crate) fn asks_for_lock(headers: &HeaderMap) -> bool {
-    has_prefix(headers, "x-amz-object-lock-")
 }
 
 fn has_prefix(headers: &HeaderMap, prefix: &str) -> bool {
@@ -141,13 +141,12 @@ mod tests {
         let asks = |name: &'static str| {
             let headers: HeaderMap =
                 [(http::HeaderName::from_static(name), HeaderValue::from_static("x"))].into_iter().collect();
-            (asks_for_encryption(&headers), asks_for_grants(&headers), asks_for_lock(&headers))
+            (asks_for_encryption(&headers), asks_for_grants(&headers))
         };
-        assert_eq!(asks("x-amz-server-side-encryption-customer-key"), (true, false, false));
-        assert_eq!(asks("x-amz-copy-source-server-side-encryption-customer-key"), (true, false, false));
-        assert_eq!(asks("x-amz-grant-read"), (false, true, false));
-        assert_eq!(asks("x-amz-object-lock-mode"), (false, false, true));
-        assert_eq!(asks("x-amz-meta-x-amz-grant-"), (false, false, false));
+        assert_eq!(asks("x-amz-server-side-encryption-customer-key"), (true, false));
+        assert_eq!(asks("x-amz-copy-source-server-side-encryption-customer-key"), (true, false));
+        assert_eq!(asks("x-amz-grant-read"), (false, true));
+        assert_eq!(asks("x-amz-meta-x-amz-grant-"), (false, false));
     }
 
     #[test]

@@ -14,12 +14,13 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http::HeaderMap;
 use md5::{Digest, Md5};
+use meridian_object::Hasher;
 use meridian_sigv4::{PAYLOAD_HEADER, PayloadHash};
 use s3s::{S3ErrorCode, S3Result, StdError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body_in::BrokenBody;
-use crate::checksums::{Hasher, promised};
+use crate::checksums::promised;
 use crate::context::BodyFault;
 use crate::errors::{error, fault_error, invalid_request, slow_down};
 

@@ -8,11 +8,12 @@ use meridian_types::{Plant, Planted, RequestId, UploadId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Apply;
+use crate::apply::uploads::Choice;
 use crate::command::{Operation, Outcome, Proposal};
 use crate::keys;
 use crate::machine::{MachineError, REQUESTS_REMEMBERED_MAX, UPLOADS_REMEMBERED_MAX};
 use crate::queries;
-use crate::rows::{Row, row};
+use crate::rows::{Row, UploadRow, row};
 
 /// What the memory of requests and completed uploads holds. Discriminants are on disk: never reuse one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,20 +51,28 @@ impl<P: Plant> Apply<'_, '_, P> {
                 self.put(stamp, bucket, key, mode, body, &condition)?
             }
             Operation::Delete { bucket, key, mode, condition } => self.delete(stamp, bucket, key, mode, &condition)?,
-            Operation::CreateUpload { bucket, key, upload, attributes, initiated } => {
-                self.create_upload(stamp, bucket, key, upload, attributes, initiated)?
+            Operation::CreateUpload { bucket, key, upload, attributes, initiated, checksum } => {
+                let row = UploadRow { key, upload, attributes, initiated, checksum };
+                self.create_upload(stamp, bucket, row)?
             }
             Operation::PutPart { bucket, key, upload, number, part } => {
                 self.put_part(stamp, bucket, &key, upload, number, part)?
             }
-            Operation::CompleteUpload { bucket, key, upload, parts, mode, condition } => {
-                self.complete_upload(stamp, bucket, key, upload, &parts, mode, &condition)?
+            Operation::CompleteUpload { bucket, key, upload, parts, mode, condition, checksums } => {
+                let choice = Choice { parts, mode, condition, checksums };
+                self.complete_upload(stamp, bucket, key, upload, choice)?
             }
             Operation::AbortUpload { bucket, key, upload } => self.abort_upload(stamp, bucket, &key, upload)?,
             Operation::CreateBucket { name, settings, owner } => self.create_bucket(stamp, name, settings, owner)?,
             Operation::DeleteBucket { name, bucket } => self.delete_bucket(stamp, &name, bucket)?,
             Operation::UpdateBucket { bucket, settings } => self.update_bucket(stamp, bucket, settings)?,
             Operation::PutUser(user) => self.put_user(stamp, user)?,
+            Operation::DeleteVersion { bucket, key, version, condition, bypass_governance } => {
+                self.delete_version(stamp, bucket, key, version, &condition, bypass_governance)?
+            }
+            Operation::Annotate { bucket, key, version, change, bypass_governance } => {
+                self.annotate(stamp, bucket, key, version, change, bypass_governance)?
+            }
         };
         self.remember_request(request, &outcome)?;
         Ok(outcome)
@@ -120,7 +129,9 @@ impl Operation {
             | Operation::CreateUpload { .. }
             | Operation::PutPart { .. }
             | Operation::CompleteUpload { .. }
-            | Operation::AbortUpload { .. } => false,
+            | Operation::AbortUpload { .. }
+            | Operation::DeleteVersion { .. }
+            | Operation::Annotate { .. } => false,
             Operation::CreateBucket { .. }
             | Operation::DeleteBucket { .. }
             | Operation::UpdateBucket { .. }

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use meridian_replicator::{Batch, CheckedBatch, LogEntry, OriginCursor, check_batch};
-use meridian_types::{EntryHash, Plant, Planted, Stamp};
+use meridian_types::{BucketId, EntryHash, ObjectKey, Plant, Planted, Stamp};
 
 use crate::apply::Apply;
 use crate::apply::catalog::is_valid_user;
@@ -15,7 +15,7 @@ use crate::command::{Mutation, RemoteOutcome};
 use crate::keys;
 use crate::machine::MachineError;
 use crate::queries::{self, LOG_HASH_LENGTH};
-use crate::rows::{ObjectVersion, Row, VersionKind, VersionMode};
+use crate::rows::{ObjectVersion, Row, VersionId, VersionKind, VersionMode};
 
 impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn remote(&mut self, batch: &Batch) -> Result<RemoteOutcome, MachineError> {
@@ -58,14 +58,24 @@ impl<P: Plant> Apply<'_, '_, P> {
     /// An entry's mutation, when this group can apply it.
     fn remote_mutation(&self, entry: &LogEntry) -> Result<Mutation, String> {
         let mutation = Mutation::decode(&entry.mutation).map_err(|error| error.to_string())?;
-        if matches!(mutation, Mutation::Object { .. }) == self.machine.partition.is_catalog() {
+        let is_for_catalog = matches!(mutation, Mutation::Bucket(_) | Mutation::User(_));
+        if is_for_catalog != self.machine.partition.is_catalog() {
             return Err(format!("its mutation does not belong to partition {}", self.machine.partition));
         }
         match &mutation {
             Mutation::Object { mode: VersionMode::Versioned, kind: VersionKind::Tombstone, .. } => {
                 Err("a tombstone is no version".to_owned())
             }
-            Mutation::Object { .. } => Ok(mutation),
+            Mutation::Removed { version, .. } if *version >= entry.stamp => {
+                Err(format!("it removes version {version}, which is not older"))
+            }
+            Mutation::Annotated { row, .. } if row.stamp >= entry.stamp || row.body().is_none() => {
+                Err("it changes what is no older object".to_owned())
+            }
+            Mutation::Annotated { row, .. } if row.version.stamp().is_some_and(|stamp| stamp != row.stamp) => {
+                Err("its version and its stamp differ".to_owned())
+            }
+            Mutation::Object { .. } | Mutation::Removed { .. } | Mutation::Annotated { .. } => Ok(mutation),
             Mutation::Bucket(row) if row.updated != entry.stamp => Err(stamped_otherwise(row.updated)),
             Mutation::Bucket(row) if row.derived_id() != Some(row.id) => {
                 Err(format!("bucket {} has an id that does not derive from its name", row.name))
@@ -94,19 +104,24 @@ impl<P: Plant> Apply<'_, '_, P> {
         }
         match mutation {
             Mutation::Object { bucket, key, mode, kind } => {
-                let version =
-                    ObjectVersion { stamp, version: mode.version_id(stamp), kind, origin, cursors: entry.cursors };
-                match mode {
-                    VersionMode::Null => {
-                        let existing = queries::null_version(self.view, bucket, &key)?;
-                        self.place_null(bucket, &key, version, existing)
-                    }
-                    VersionMode::Versioned => self.place_version(bucket, &key, version),
-                }
+                let version = mode.version_id(stamp);
+                let row = ObjectVersion { stamp, version, kind, origin, cursors: entry.cursors };
+                self.merge_version(bucket, &key, row)
             }
+            Mutation::Removed { bucket, key, version } => {
+                let (version, kind) = (VersionId::Stamp(version), VersionKind::Tombstone);
+                let row = ObjectVersion { stamp, version, kind, origin, cursors: entry.cursors };
+                self.merge_version(bucket, &key, row)
+            }
+            Mutation::Annotated { bucket, key, row } => self.merge_version(bucket, &key, *row),
             Mutation::Bucket(row) => self.place_bucket(StoredBucket { row, origin, cursors: entry.cursors }),
             Mutation::User(user) => self.place_user(user),
         }
+    }
+
+    fn merge_version(&mut self, bucket: BucketId, key: &ObjectKey, row: ObjectVersion) -> Result<(), MachineError> {
+        let existing = queries::version_row(self.view, bucket, key, row.version)?;
+        self.place(bucket, key, row, existing)
     }
 }
 

@@ -11,21 +11,32 @@ use crate::keys;
 use crate::kv::{KvRead, Step};
 use crate::machine::{CONFLICTS_KEPT_MAX, MachineError};
 use crate::merge::{Merge, merge};
-use crate::rows::{ConflictRow, LostWrite, ObjectVersion, Part, ReclaimRow, Row, VersionKind};
+use crate::rows::{ConflictRow, LostWrite, ObjectVersion, Part, ReclaimRow, Row, VersionId, VersionKind};
 
 impl<P: Plant> Apply<'_, '_, P> {
-    /// Merges a null version, own or remote, into the row of its key; `existing` is what the row holds.
-    pub(super) fn place_null(
+    /// Merges a version, own or remote, into the row of its place; `existing` is what that row holds.
+    pub(super) fn place(
         &mut self,
         bucket: BucketId,
         key: &ObjectKey,
         incoming: ObjectVersion,
         existing: Option<ObjectVersion>,
     ) -> Result<(), MachineError> {
+        let row = match incoming.version {
+            VersionId::Null => keys::object_null(bucket, key),
+            VersionId::Stamp(stamp) => {
+                self.mark_versioned(bucket)?;
+                keys::object_version(bucket, key, stamp)
+            }
+        };
         let (winner, loser, concurrent) = match (merge(self.plant, existing.as_ref(), &incoming), existing) {
             (Merge::Same, _) => return Ok(()),
+            (Merge::Joined(joined), _) => {
+                self.view.put(row, joined.encode());
+                return Ok(());
+            }
             (Merge::Incoming { concurrent }, existing) => {
-                self.view.put(keys::object_null(bucket, key), incoming.encode());
+                self.view.put(row, incoming.encode());
                 match existing {
                     Some(existing) => (incoming, existing, concurrent),
                     None => return Ok(()),
@@ -34,7 +45,8 @@ impl<P: Plant> Apply<'_, '_, P> {
             (Merge::Existing { concurrent }, Some(existing)) => (existing, incoming, concurrent),
             (Merge::Existing { .. }, None) => unreachable!("nothing can't win"),
         };
-        if concurrent {
+        // A version of its own is removed only by its name, and so by someone who had seen it: no write was lost.
+        if concurrent && winner.version == VersionId::Null {
             let lost = match &loser.kind {
                 VersionKind::Object(body) => LostWrite::Object { size: body.size, etag: body.etag.clone() },
                 VersionKind::DeleteMarker | VersionKind::Tombstone => LostWrite::Delete,
@@ -47,19 +59,12 @@ impl<P: Plant> Apply<'_, '_, P> {
         Ok(())
     }
 
-    /// Adds a version of its own. All versions stay, so nothing loses its place.
-    pub(super) fn place_version(
-        &mut self,
-        bucket: BucketId,
-        key: &ObjectKey,
-        version: ObjectVersion,
-    ) -> Result<(), MachineError> {
+    fn mark_versioned(&mut self, bucket: BucketId) -> Result<(), MachineError> {
         let marker = keys::versions_marker(bucket);
         if self.view.get(&marker)?.is_none() {
             self.view.put(marker, Vec::new());
             self.state.versioned_buckets += 1;
         }
-        self.view.put(keys::object_version(bucket, key, version.stamp), version.encode());
         Ok(())
     }
 

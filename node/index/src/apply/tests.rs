@@ -4,3 +4,4 @@ mod catalog;
 mod local;
 mod remote;
 mod uploads;
+mod versions;

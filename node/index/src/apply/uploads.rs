@@ -7,36 +7,41 @@ use std::collections::BTreeMap;
 
 use md5::{Digest, Md5};
 use meridian_types::limits::{CHUNKS_IN_ROW_MAX, PART_NUMBER_MAX, PART_SIZE_MIN};
-use meridian_types::{BucketId, ObjectKey, Plant, Stamp, Timestamp, UploadId};
+use meridian_types::{BucketId, ObjectKey, Plant, Stamp, UploadId};
 
 use crate::apply::Apply;
+use crate::attributes::Attributes;
 use crate::command::{Condition, Outcome, PartChoice};
 use crate::keys;
 use crate::machine::MachineError;
 use crate::queries;
-use crate::rows::{Attributes, ObjectBody, Part, PartSize, Row, UploadRow, VersionKind, VersionMode};
+use crate::rows::{Checksum, ObjectBody, Part, PartSize, Row, UploadRow, VersionKind, VersionMode};
 
 const MD5_LENGTH: usize = 16;
+
+/// What a Complete asks for.
+pub(super) struct Choice {
+    pub(super) parts: Vec<PartChoice>,
+    pub(super) mode: VersionMode,
+    pub(super) condition: Condition,
+    pub(super) checksums: Vec<Checksum>,
+}
 
 impl<P: Plant> Apply<'_, '_, P> {
     pub(super) fn create_upload(
         &mut self,
         stamp: Stamp,
         bucket: BucketId,
-        key: ObjectKey,
-        upload: UploadId,
-        attributes: Attributes,
-        initiated: Timestamp,
+        row: UploadRow,
     ) -> Result<Outcome, MachineError> {
-        if upload.datacenter() != self.datacenter() {
+        if row.upload.datacenter() != self.datacenter() {
             return Ok(Outcome::Misdirected);
         }
         if self.is_fenced(bucket)? {
             return Ok(Outcome::Fenced);
         }
-        if queries::upload(self.view, bucket, &key, upload)?.is_none() {
-            let row = keys::upload(bucket, &key, upload);
-            self.view.put(row, UploadRow { key, upload, attributes, initiated }.to_record());
+        if queries::upload(self.view, bucket, &row.key, row.upload)?.is_none() {
+            self.view.put(keys::upload(bucket, &row.key, row.upload), row.to_record());
             self.stamped(stamp);
         }
         Ok(Outcome::UploadCreated)
@@ -78,10 +83,9 @@ impl<P: Plant> Apply<'_, '_, P> {
         bucket: BucketId,
         key: ObjectKey,
         upload: UploadId,
-        choices: &[PartChoice],
-        mode: VersionMode,
-        condition: &Condition,
+        choice: Choice,
     ) -> Result<Outcome, MachineError> {
+        let Choice { parts: choices, mode, condition, checksums } = choice;
         if let Some(answer) = self.remembered(&keys::completion(upload))? {
             return Ok(answer);
         }
@@ -91,20 +95,21 @@ impl<P: Plant> Apply<'_, '_, P> {
         let Some(row) = queries::upload(self.view, bucket, &key, upload)? else { return Ok(Outcome::NoSuchUpload) };
         let mut stored: BTreeMap<u16, Part> =
             queries::parts(self.view, bucket, &key, upload, 0, usize::MAX)?.into_iter().collect();
-        let chosen = match choose(&mut stored, choices) {
+        let chosen = match choose(&mut stored, &choices) {
             Ok(chosen) => chosen,
             Err(outcome) => return Ok(outcome),
         };
         let before = self.before(bucket, &key)?;
-        if !before.meets(condition) {
+        if !before.meets(&condition) {
             return Ok(Outcome::PreconditionFailed);
         }
         let numbers: Vec<u16> = chosen.iter().map(|(number, _)| *number).collect();
-        let body = match assemble(chosen, row.attributes) {
+        let body = match assemble(chosen, row.attributes, checksums) {
             Ok(body) => body,
             Err(outcome) => return Ok(outcome),
         };
-        let answer = Outcome::Completed { stamp, etag: body.etag.clone(), size: body.size };
+        let (etag, size, version) = (body.etag.clone(), body.size, mode.version_id(stamp));
+        let answer = Outcome::Completed { stamp, etag, size, version, checksums: body.checksums.clone() };
         if !self.store(stamp, bucket, key.clone(), mode, VersionKind::Object(body), before)? {
             return Ok(Outcome::TooLarge);
         }
@@ -174,16 +179,18 @@ fn choose(stored: &mut BTreeMap<u16, Part>, choices: &[PartChoice]) -> Result<Ve
 }
 
 /// The object that parts make: their chunks in order, and the MD5 of their MD5s with their count as its ETag.
-fn assemble(parts: Vec<(u16, Part)>, attributes: Attributes) -> Result<ObjectBody, Outcome> {
+fn assemble(parts: Vec<(u16, Part)>, attributes: Attributes, checksums: Vec<Checksum>) -> Result<ObjectBody, Outcome> {
     let mut hasher = Md5::new();
-    let mut body = ObjectBody { attributes, ..ObjectBody::default() };
+    let algorithm = checksums.first().map(|checksum| checksum.algorithm);
+    let mut body = ObjectBody { attributes, checksums, ..ObjectBody::default() };
     let count = parts.len();
     for (number, part) in parts {
         let mut md5 = [0; MD5_LENGTH];
         hex::decode_to_slice(&part.etag, &mut md5).map_err(|_| Outcome::InvalidPart(number))?;
         hasher.update(md5);
         body.size += part.size;
-        body.parts.push(PartSize { number, size: part.size });
+        let checksum = part.checksums.into_iter().find(|checksum| Some(checksum.algorithm) == algorithm);
+        body.parts.push(PartSize { number, size: part.size, checksum: checksum.map(|checksum| checksum.value) });
         body.chunks.extend(part.chunks);
     }
     body.etag = format!("{}-{count}", hex::encode(hasher.finalize()));

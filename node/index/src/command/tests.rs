@@ -8,8 +8,12 @@ use proptest::prelude::{prop_assert_eq, proptest};
 use super::{
     Command, Condition, Mutation, MutationError, Operation, Outcome, PartChoice, Proposal, RemoteOutcome, Response,
 };
-use crate::rows::{VersionId, VersionKind, VersionMode};
-use crate::testing::{BUCKET, body, create_upload, dc, delete, key, put, put_if, request, stamp, time, upload_id};
+use crate::attributes::Change;
+use crate::rows::{Checksum, ChecksumAlgorithm, VersionId, VersionKind, VersionMode};
+use crate::testing::{
+    BUCKET, annotate, body, create_upload, dc, delete, key, put, put_if, remove, request, stamp, time, upload_id,
+    version,
+};
 
 fn proposals() -> Vec<Proposal> {
     let complete = Operation::CompleteUpload {
@@ -19,6 +23,7 @@ fn proposals() -> Vec<Proposal> {
         parts: vec![PartChoice { number: 1, etag: "e".to_owned() }],
         mode: VersionMode::Versioned,
         condition: Condition::Absent,
+        checksums: vec![Checksum { algorithm: ChecksumAlgorithm::Crc32, value: vec![1, 2, 3, 4], composite: false }],
     };
     let operations = [
         put("a", 1),
@@ -26,6 +31,8 @@ fn proposals() -> Vec<Proposal> {
         delete("c"),
         create_upload("d", upload_id(1, 1)),
         complete,
+        remove("e", VersionId::Stamp(stamp(5, 2))),
+        annotate("f", None, Change::Tags(vec![("k".to_owned(), "v".to_owned())])),
     ];
     let numbered = operations.into_iter().zip(1..);
     numbered.map(|(operation, n)| Proposal { request: request(n), stamp: stamp(n, 1), operation }).collect()
@@ -65,7 +72,13 @@ fn responses_come_back() {
         Response::Local(vec![
             Outcome::Stored { stamp: stamp(1, 1), version: VersionId::Null, replaced: true },
             Outcome::Restamp { above: time(4) },
-            Outcome::Completed { stamp: stamp(1, 1), etag: "x-1".to_owned(), size: 9 },
+            Outcome::Completed {
+                stamp: stamp(1, 1),
+                etag: "x-1".to_owned(),
+                size: 9,
+                version: VersionId::Null,
+                checksums: Vec::new(),
+            },
         ]),
         Response::Remote(RemoteOutcome::Rejected { cursor, reason: "no".to_owned() }),
         Response::Closed(time(4)),
@@ -86,24 +99,35 @@ fn golden_bytes() {
     let deleted = Mutation::Object { bucket: BUCKET, key: key("a"), mode, kind: VersionKind::Tombstone };
     assert_eq!(hex::encode(stored.encode()), GOLDEN_PUT);
     assert_eq!(hex::encode(deleted.encode()), GOLDEN_DELETE);
+    let removed = Mutation::Removed { bucket: BUCKET, key: key("a"), version: stamp(300, 1) };
+    assert_eq!(hex::encode(removed.encode()), GOLDEN_REMOVED);
+    let row = version(stamp(300, 1), 7, &[(2, 3)], VersionKind::Object(body(1)));
+    let annotated = Mutation::Annotated { bucket: BUCKET, key: key("a"), row: Box::new(row) };
+    assert_eq!(Mutation::decode(&annotated.encode()), Ok(annotated.clone()));
+    assert_eq!(hex::encode(annotated.encode()), GOLDEN_ANNOTATED);
 }
 
 const GOLDEN_COMMANDS: [&str; 5] = [
-    "0b01000500000000000000000000000000000001010100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016100e907010000000000\
-     000000000000000000000100000000000000000181068180c0c4e78a8d09a18695bb08e907818080804480808080e0f39f80\
-     0500000000000000000000000000000000000002020100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016200ea07010000000000\
-     000000000000000000000200000000000000000181068280c0c4e78a8d09a18695bb08ea07828080804480808080e0f39f80\
-     05000002012a00000000000000000000000000000003030101b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016300000000000000\
-     0000000000000000000004040102b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b70164010101010101010101010101010101010106\
-     746578742f78000000000000000500000000000000000000000000000005050104b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b701\
-     6b01020202020202020202020202020202010101650101538a5894",
+    "0b01000700000000000000000000000000000001010100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016100e907010000000000\
+     000000000000000000000100000000000000000000000000000181068180c0c4e78a8d09a18695bb08e90781808080448080\
+     8080e0f39f80050000000000000000000000000000000000000002020100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016200ea\
+     07010000000000000000000000000000000200000000000000000000000000000181068280c0c4e78a8d09a18695bb08ea07\
+     828080804480808080e0f39f800500000002012a00000000000000000000000000000003030101b7b7b7b7b7b7b7b7b7b7b7\
+     b7b7b7b7b70163000000000000000000000000000000000004040102b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016401010101\
+     0101010101010101010101010106746578742f78000000000000000000000000000500000000000000000000000000000000\
+     05050104b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016b01020202020202020202020202020202010101650101010004010203\
+     04000000000000000000000000000000000606010ab7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b701650105020000000000000000\
+     0000000000000000000707010bb7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b70166000001016b01760010707da7",
     "0b010102020000000000000000000000000000000000000105656e747279088bf5e324",
     "0b0102ac028dfee1ec",
     "0b0103b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7013d3387d8",
     "0b0104024d22f1d6",
 ];
-const GOLDEN_PUT: &str = "0100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b701610000e9070100000000000000000000000000000001000000000000000001\
-    81068180c0c4e78a8d09a18695bb08e907818080804480808080e0f39f80050000";
+const GOLDEN_PUT: &str = "0100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b701610000e9070100000000000000000000000000000001000000000000000000\
+    00000000000181068180c0c4e78a8d09a18695bb08e907818080804480808080e0f39f8005000000";
+const GOLDEN_REMOVED: &str = "0103b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b70161ac0201";
+const GOLDEN_ANNOTATED: &str = "0104b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b70161ac02010000e9070100000000000000000000000000000001000000000000\
+    00000000000000000181068180c0c4e78a8d09a18695bb08e907818080804480808080e0f39f8005000000000701020003";
 const GOLDEN_DELETE: &str = "0100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b701610002";
 
 #[test]

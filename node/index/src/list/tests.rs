@@ -35,8 +35,8 @@ struct Rows {
 }
 
 fn rows(versioned: bool) -> impl Strategy<Value = Rows> {
-    let null = prop_oneof![3 => Just(Kind::Object), 2 => Just(Kind::Tombstone)];
-    let other = prop_oneof![2 => Just(Kind::Object), 1 => Just(Kind::DeleteMarker)];
+    let null = prop_oneof![3 => Just(Kind::Object), 2 => Just(Kind::Tombstone), 1 => Just(Kind::DeleteMarker)];
+    let other = prop_oneof![3 => Just(Kind::Object), 2 => Just(Kind::DeleteMarker), 1 => Just(Kind::Tombstone)];
     let null = (proptest::option::weighted(if versioned { 0.6 } else { 0.95 }, null), 0u64..9);
     let versions = proptest::collection::btree_map((0u64..9).prop_map(|n| n * 2 + 1), other, 0..4);
     (null, versions).prop_map(move |((null, n), versions)| Rows {
@@ -89,9 +89,10 @@ fn load(bucket: &BTreeMap<String, Rows>, versioned: bool) -> MemoryKv {
 /// What a bucket shows: each visible key with its current stamp.
 fn visible(bucket: &BTreeMap<String, Rows>) -> BTreeMap<String, u64> {
     let current = |rows: &Rows| {
-        let newest = rows.versions.last_key_value().map(|(raw, kind)| (*raw, *kind));
+        let versions = rows.versions.iter().map(|(raw, kind)| (*raw, *kind));
         let null = rows.null.map(|(kind, raw)| (raw, kind));
-        newest.into_iter().chain(null).max_by_key(|(raw, _)| *raw)
+        // A tombstone says that its version is gone, and nothing of the others.
+        versions.chain(null).filter(|(_, kind)| *kind != Kind::Tombstone).max_by_key(|(raw, _)| *raw)
     };
     let shown = |(text, rows): (&String, &Rows)| match current(rows) {
         Some((raw, Kind::Object)) => Some((text.clone(), raw)),

@@ -4,6 +4,7 @@ use meridian_types::{BucketId, BucketName, Sound, Stamp};
 use proptest::prelude::{Just, Strategy, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Merge, merge, merge_bucket, merge_user};
+use crate::attributes::{Change, Retention, RetentionMode};
 use crate::catalog_rows::{BucketRow, BucketSettings, BucketState, StoredBucket, UserRow, UserState, Versioning};
 use crate::rows::{ObjectVersion, VersionKind};
 use crate::testing::{body, place, seen, stamp, version};
@@ -12,13 +13,38 @@ use crate::testing::{body, place, seen, stamp, version};
 fn any_version() -> impl Strategy<Value = ObjectVersion> {
     (1u64..6, 1u8..4).prop_map(|(raw, dc)| {
         let number = raw * 10 + u64::from(dc);
-        let kind = if number % 3 == 0 { VersionKind::Tombstone } else { VersionKind::Object(body(number)) };
+        let kind = match number % 4 {
+            0 => VersionKind::Tombstone,
+            1 => VersionKind::DeleteMarker,
+            _ => VersionKind::Object(body(number)),
+        };
         version(stamp(raw, dc), raw, &[(dc % 3 + 1, number % 4)], kind)
+    })
+}
+
+/// The same versions after some changes; a change is a function of its stamp too.
+fn any_annotated() -> impl Strategy<Value = ObjectVersion> {
+    (any_version(), proptest::collection::vec((10u64..16, 1u8..4), 0..4)).prop_map(|(mut version, changes)| {
+        let VersionKind::Object(body) = &mut version.kind else { return version };
+        for (raw, dc) in changes {
+            let change = match raw % 4 {
+                0 => Change::Tags(vec![(format!("{raw}"), format!("{dc}"))]),
+                1 => Change::LegalHold(dc == 1),
+                2 => Change::Acl(Some(format!("{dc}"))),
+                _ => {
+                    let mode = if dc == 1 { RetentionMode::Governance } else { RetentionMode::Compliance };
+                    Change::Retention(Some(Retention { mode, until_unix_ms: u64::from(dc) * 100 - raw }))
+                }
+            };
+            body.annotations.get_or_insert_default().set(stamp(raw, dc), change);
+        }
+        version
     })
 }
 
 fn join(existing: Option<ObjectVersion>, incoming: ObjectVersion) -> ObjectVersion {
     match (merge(Sound, existing.as_ref(), &incoming), existing) {
+        (Merge::Joined(joined), _) => *joined,
         (Merge::Incoming { .. }, _) | (_, None) => incoming,
         (Merge::Existing { .. } | Merge::Same, Some(existing)) => existing,
     }
@@ -56,7 +82,11 @@ fn owner_of(created: Stamp) -> String {
 fn settings_of(updated: Stamp) -> BucketSettings {
     let versioning =
         if updated.timestamp.raw().is_multiple_of(2) { Versioning::Enabled } else { Versioning::Suspended };
-    BucketSettings { versioning, code: Some(format!("{}00", updated.datacenter).parse().unwrap()), region: None }
+    BucketSettings {
+        versioning,
+        code: Some(format!("{}00", updated.datacenter).parse().unwrap()),
+        ..BucketSettings::default()
+    }
 }
 
 /// Without the places, which in these generated rows do not follow from the stamps.
@@ -82,7 +112,9 @@ fn user(raw: u64) -> UserRow {
 
 proptest! {
     #[test]
-    fn merge_is_commutative_associative_and_idempotent(a in any_version(), b in any_version(), c in any_version()) {
+    fn merge_is_commutative_associative_and_idempotent(
+        a in any_annotated(), b in any_annotated(), c in any_annotated()
+    ) {
         let (ab, ba) = (join(Some(a.clone()), b.clone()), join(Some(b.clone()), a.clone()));
         prop_assert_eq!(&ab, &ba);
         let left = join(Some(ab.clone()), c.clone());
@@ -97,7 +129,7 @@ proptest! {
     fn whether_two_writes_conflict_does_not_depend_on_who_came_first(a in any_version(), b in any_version()) {
         let concurrent = |outcome| match outcome {
             Merge::Incoming { concurrent } | Merge::Existing { concurrent } => concurrent,
-            Merge::Same => false,
+            Merge::Same | Merge::Joined(_) => false,
         };
         prop_assert_eq!(concurrent(merge(Sound, Some(&a), &b)), concurrent(merge(Sound, Some(&b), &a)));
     }

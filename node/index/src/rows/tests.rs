@@ -6,10 +6,12 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{
     Checksum, ChecksumAlgorithm, ConflictRow, FenceRow, LostWrite, ObjectVersion, Part, PartSize, PartitionState,
-    ReclaimRow, Row, UploadRow, VersionId, VersionKind,
+    ReclaimRow, Row, UploadChecksum, UploadRow, VersionId, VersionKind,
 };
+use crate::attributes::{Change, Retention, RetentionMode};
 use crate::catalog_rows::{
-    AccessKey, BucketRow, BucketSettings, BucketState, Secret, StoredBucket, UserRow, UserState, Versioning,
+    AccessKey, BucketRow, BucketSettings, BucketState, DefaultRetention, ObjectLock, Secret, StoredBucket, UserRow,
+    UserState, Versioning,
 };
 use crate::testing::{BUCKET, body, chunk, key, place, seen, stamp, time, upload_id, version};
 
@@ -25,7 +27,10 @@ fn full_object() -> ObjectVersion {
     body.attributes.content_type = Some("text/plain".to_owned());
     body.attributes.user_metadata = vec![("a".to_owned(), "é".to_owned())];
     body.attributes.tags = vec![("k".to_owned(), String::new())];
-    body.parts = vec![PartSize { number: 1, size: 6 << 20 }, PartSize { number: 10_000, size: 1 }];
+    let part = |number, size| PartSize { number, size, checksum: Some(vec![9; 8]) };
+    body.parts = vec![part(1, 6 << 20), part(10_000, 1)];
+    body.attributes.retention = Some(Retention { mode: RetentionMode::Compliance, until_unix_ms: 1 << 40 });
+    body.annotations.get_or_insert_default().set(stamp(1 << 60, 3), Change::LegalHold(true));
     body.checksums = vec![Checksum { algorithm: ChecksumAlgorithm::Crc64Nvme, value: vec![1; 8], composite: true }];
     let stamp = stamp(1 << 60, 254);
     let version = VersionId::Stamp(stamp);
@@ -38,6 +43,9 @@ fn bucket_row() -> BucketRow {
         versioning: Versioning::Enabled,
         code: Some("200".parse().unwrap()),
         region: Some("dc-a".parse().unwrap()),
+        object_lock: Some(ObjectLock {
+            default: Some(DefaultRetention { mode: RetentionMode::Governance, days: 7, years: 0 }),
+        }),
     };
     let (id, state) = (BucketId::derive(&name, 1), BucketState::Active);
     let (created, updated, owner) = (stamp(4, 1), stamp(9, 2), "alice".to_owned());
@@ -84,17 +92,18 @@ fn golden_bytes() {
     assert_eq!(found, wanted);
 }
 
-const GOLDEN_OBJECT: &str = "0101808080f6e1f39f8005020000ef07010000000000000000000000000000000700000000000000000181068780c0c4e78a\
-    8d09a18695bb08ef07878080804480808080e0f39f8005000000808080808020020100808080808020030080808080802056\
-    1b5d28";
+const GOLDEN_OBJECT: &str = "0101808080f6e1f39f8005020000ef0701000000000000000000000000000000070000000000000000000000000000018106\
+    8780c0c4e78a8d09a18695bb08ef07878080804480808080e0f39f8005000000008080808080200201008080808080200300\
+    80808080802059953795";
 const GOLDEN_TOMBSTONE: &str = "0101ac02010002000100b3a16115";
 const GOLDEN_FULL_OBJECT: &str = "0101808080808080808010fe01808080808080808010fe00ef0702abababababababababababababababab02010a74657874\
-    2f706c61696e000000000001016102c3a901016b000181068780c0c4e78a8d09a18695bb08ef07878080804480808080e0f3\
-    9f8005020180808003904e01010208010101010101010101000301010002e6d8615c";
+    2f706c61696e000000000001016102c3a901016b00000000000101808080808020000181068780c0c4e78a8d09a18695bb08\
+    ef07878080804480808080e0f39f800502018080800301080909090909090909904e01010809090909090909090102080101\
+    0101010101010101000001808080808080808010030100000003010100022917d6c0";
 const GOLDEN_STATE: &str = "040109000001000000000000000000000000000000000000000000000047c6ed26";
 const GOLDEN_FENCE: &str = "1401019e61d16f";
-const GOLDEN_BUCKET: &str = "0a010670686f746f73ab9511d9bc38190579d0abbc1badbe96010401090205616c69636501010103323030010464632d6100\
-    030102000792290d16";
+const GOLDEN_BUCKET: &str = "0a010670686f746f73ab9511d9bc38190579d0abbc1badbe96010401090205616c69636501010103323030010464632d6101\
+    010007000003010200075ae7846d";
 const GOLDEN_USER: &str = "150105616c69636502613105416c696365010361406200010102414b0468757368000301268c22bf";
 
 fn check_round_trip<R: Row + PartialEq + std::fmt::Debug>(row: &R) {
@@ -112,7 +121,8 @@ fn check_round_trip<R: Row + PartialEq + std::fmt::Debug>(row: &R) {
 
 #[test]
 fn every_row_comes_back_and_every_flip_and_cut_is_refused() {
-    let part = Part { size: 5, etag: "00".repeat(16), chunks: vec![chunk(1, 5)], stored: time(8) };
+    let checksums = full_object().body().unwrap().checksums.clone();
+    let part = Part { size: 5, etag: "00".repeat(16), chunks: vec![chunk(1, 5)], stored: time(8), checksums };
     check_round_trip(&simple_object());
     check_round_trip(&full_object());
     check_round_trip(&part);
@@ -121,6 +131,7 @@ fn every_row_comes_back_and_every_flip_and_cut_is_refused() {
         upload: upload_id(1, 9),
         attributes: full_object().body().unwrap().attributes.clone(),
         initiated: time(77),
+        checksum: Some(UploadChecksum { algorithm: ChecksumAlgorithm::Sha1, composite: true }),
     });
     check_round_trip(&ReclaimRow::Version(full_object()));
     check_round_trip(&ReclaimRow::Part { upload: upload_id(1, 9), number: 3, part });
@@ -134,6 +145,19 @@ fn every_row_comes_back_and_every_flip_and_cut_is_refused() {
     check_round_trip(&StoredBucket { row: bucket_row(), origin: place(1), cursors: seen(&[]) });
     check_round_trip(&user_row());
     check_round_trip(&Cursor::start(crate::testing::dc(3)));
+}
+
+#[test]
+fn version_ids_come_back_and_nothing_else_is_one() {
+    for version in [VersionId::Null, VersionId::Stamp(stamp(1 << 60, 254)), VersionId::Stamp(stamp(3, 1))] {
+        assert_eq!(version.to_string().parse(), Ok(version));
+    }
+    assert_eq!(VersionId::Stamp(stamp(0xab, 2)).to_string(), "00000000000000ab02");
+    for text in
+        ["", "Null", "00", "00000000000000AB02", "00000000000000ab00", "00000000000000ab0203", "x0000000000000ab02"]
+    {
+        assert!(text.parse::<VersionId>().is_err(), "{text:?}");
+    }
 }
 
 #[test]

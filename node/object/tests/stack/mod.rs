@@ -17,8 +17,9 @@ use meridian_control::{Control, ControlConfig, NodeInfo};
 use meridian_env::{ClockConfig, HybridClock, RealDisk, SystemClock};
 use meridian_meta::{Meta, MetaConfig};
 use meridian_object::{
-    Attributes, BucketSettings, ByteStream, Condition, FenceReport, GetRequest, ObjectError, Objects, ObjectsConfig,
-    Preconditions, PutOutcome, PutRequest, RangeSpec, RemoteBuckets, RemoteBytes, RemoteError, StreamError,
+    Attributes, BucketSettings, ByteStream, Condition, DeleteItem, FenceReport, GetRequest, ObjectError, Objects,
+    ObjectsConfig, Preconditions, PutOutcome, PutRequest, RangeSpec, RemoteBuckets, RemoteBytes, RemoteError,
+    StreamError,
 };
 use meridian_raft::{HostConfig, PeerChannels, RaftHost};
 use meridian_store::{SharedMemory, Store};
@@ -228,10 +229,15 @@ pub fn get_request(bucket: &BucketName, name: &str) -> GetRequest {
     GetRequest {
         bucket: bucket.clone(),
         key: key(name),
+        version: None,
         range: None,
         part_number: None,
         preconditions: Preconditions::default(),
     }
+}
+
+pub fn delete_item(name: &str) -> DeleteItem {
+    DeleteItem { key: key(name), version: None, condition: Condition::None, bypass_governance: false }
 }
 
 /// A body in pieces of odd sizes, with empty ones among them.

@@ -16,6 +16,10 @@ fn proposal(number: u64, stamp: Stamp, operation: Operation) -> Proposal {
     Proposal { request: request(number), stamp, operation }
 }
 
+fn deleted(stamp: Stamp, existed: bool) -> Outcome {
+    Outcome::Deleted { stamp, existed, version: None, marker: false }
+}
+
 #[test]
 fn a_put_is_read_back_and_stands_in_the_log() {
     let mut group = Group::new(1);
@@ -43,11 +47,11 @@ fn an_overwrite_and_a_delete_keep_the_superseded_row_whole() {
     let first = group.row("a").unwrap();
     assert!(matches!(group.propose(put("a", 2)), Outcome::Stored { replaced: true, .. }));
     let second = group.row("a").unwrap();
-    assert_eq!(group.propose(delete("a")), Outcome::Deleted { stamp: stamp(3, 1), existed: true });
+    assert_eq!(group.propose(delete("a")), deleted(stamp(3, 1), true));
     assert_eq!(group.object("a"), None);
     assert_eq!(group.row("a").unwrap().kind, VersionKind::Tombstone);
-    assert_eq!(group.propose(delete("a")), Outcome::Deleted { stamp: stamp(4, 1), existed: false });
-    assert_eq!(group.propose(delete("never")), Outcome::Deleted { stamp: stamp(5, 1), existed: false });
+    assert_eq!(group.propose(delete("a")), deleted(stamp(4, 1), false));
+    assert_eq!(group.propose(delete("never")), deleted(stamp(5, 1), false));
 
     let queue = queries::reclaimable(&group.kv, stamp(9, 254), 9).unwrap();
     let queued: Vec<_> = queue.into_iter().map(|found| (found.superseding, found.key, found.row)).collect();

@@ -5,10 +5,20 @@ use meridian_types::limits::PART_SIZE_MIN;
 use meridian_types::{Sequence, UploadId};
 
 use crate::testing::{BUCKET, Group, chunk, create_upload, dc, key, put, stamp, time, upload_id};
-use crate::{Command, Condition, Operation, Outcome, Part, PartChoice, PartSize, ReclaimRow, VersionMode, queries};
+use crate::{
+    Checksum, ChecksumAlgorithm, Command, Condition, Operation, Outcome, Part, PartChoice, PartSize, ReclaimRow,
+    VersionId, VersionMode, queries,
+};
 
 fn part(number: u64, size: u64) -> Part {
-    Part { size, etag: format!("{number:032x}"), chunks: vec![chunk(number, size as u32)], stored: time(number) }
+    let value = number.to_be_bytes().to_vec();
+    Part {
+        size,
+        etag: format!("{number:032x}"),
+        chunks: vec![chunk(number, size as u32)],
+        stored: time(number),
+        checksums: vec![Checksum { algorithm: ChecksumAlgorithm::Crc64Nvme, value, composite: false }],
+    }
 }
 
 fn put_part(upload: UploadId, number: u16, part: Part) -> Operation {
@@ -22,7 +32,12 @@ fn complete(upload: UploadId, parts: &[(u16, u64)]) -> Operation {
 fn complete_if(upload: UploadId, parts: &[(u16, u64)], condition: Condition) -> Operation {
     let choice = |(number, etag): &(u16, u64)| PartChoice { number: *number, etag: format!("{etag:032X}") };
     let parts = parts.iter().map(choice).collect();
-    Operation::CompleteUpload { bucket: BUCKET, key: key("k"), upload, parts, mode: VersionMode::Null, condition }
+    let (mode, checksums) = (VersionMode::Null, vec![whole_checksum()]);
+    Operation::CompleteUpload { bucket: BUCKET, key: key("k"), upload, parts, mode, condition, checksums }
+}
+
+fn whole_checksum() -> Checksum {
+    Checksum { algorithm: ChecksumAlgorithm::Crc64Nvme, value: vec![7; 8], composite: false }
 }
 
 fn abort(upload: UploadId) -> Operation {
@@ -59,14 +74,28 @@ fn a_completed_upload_is_one_object_of_its_chosen_parts() {
         md5s.update(number.to_be_bytes());
     }
     let (etag, size) = (format!("{}-3", hex::encode(md5s.finalize())), 2 * PART_SIZE_MIN + 21);
-    assert_eq!(outcome, Outcome::Completed { stamp: stamp(6, 1), etag: etag.clone(), size });
+    assert_eq!(
+        outcome,
+        Outcome::Completed {
+            stamp: stamp(6, 1),
+            etag: etag.clone(),
+            size,
+            version: VersionId::Null,
+            checksums: vec![whole_checksum()],
+        }
+    );
 
     let object = group.object("k").unwrap();
     let body = object.body().unwrap();
     assert_eq!((&body.etag, body.size), (&etag, size));
     assert_eq!(body.attributes.content_type.as_deref(), Some("text/x"));
     assert_eq!(body.chunks, [chunk(1, PART_SIZE_MIN as u32), chunk(2, PART_SIZE_MIN as u32 + 1), chunk(5, 20)]);
-    let sizes = [(1, PART_SIZE_MIN), (2, PART_SIZE_MIN + 1), (5, 20)].map(|(number, size)| PartSize { number, size });
+    let checksum = |number: u16| Some(u64::from(number).to_be_bytes().to_vec());
+    let sizes = [(1, PART_SIZE_MIN), (2, PART_SIZE_MIN + 1), (5, 20)].map(|(number, size)| PartSize {
+        number,
+        size,
+        checksum: checksum(number),
+    });
     assert_eq!(body.parts, sizes);
     assert_eq!(queries::log_head(&group.kv, dc(1)).unwrap().position.sequence, Sequence(1));
     assert_eq!(queued_parts(&group), [(3, part(3, 10))], "the part left out is reclaimed");
