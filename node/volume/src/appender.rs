@@ -9,7 +9,6 @@
 //! - Nothing is answered with success that is not durable, and nothing at all after a failed write or sync (rule 6).
 //! - Stamps rise with the offsets, and each is above everything that `close_through` was given before it (rule 13).
 
-use std::collections::HashSet;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::index::Place;
 use crate::journal::Entry;
-use crate::needle::{ALIGNMENT, NeedleHeader, block_table, encode_front, span};
+use crate::needle::{ALIGNMENT, block_table, span};
+use crate::placing::{Placing, Seat};
 use crate::volume::Volume;
 use crate::{Appended, VolumeError};
 
@@ -210,36 +210,15 @@ impl Batches {
 
     /// Gives each needle of the batch that the volume can take its place and stamp, and answers the others.
     fn place(&self, batch: Vec<Append>, start: u64) -> Vec<Placed> {
-        let volume = self.volume.id();
-        let mut placed: Vec<Placed> = Vec::with_capacity(batch.len());
-        let mut keys = HashSet::with_capacity(batch.len());
-        let mut offset = start;
+        let mut placing = Placing::new(&self.volume, &self.clock, self.size_max, start);
+        let mut placed = Vec::with_capacity(batch.len());
         for append in batch {
-            let length = append.data.len() as u32;
-            let refusal = if offset + span(length) > self.size_max {
-                Some(VolumeError::Full(volume))
-            } else if self.volume.has_key(append.key) || keys.contains(&append.key.0) {
-                Some(VolumeError::KeyUsed { volume, key: append.key })
-            } else {
-                None
-            };
-            let stamp = match refusal {
-                Some(refusal) => Err(refusal),
-                None => self.clock.next_blocking().map_err(|source| VolumeError::Clock { volume, source }),
-            };
-            let stamp = match stamp {
-                Ok(stamp) => stamp,
+            match placing.place(append.key, append.cookie, &append.table, &append.data) {
+                Ok(Seat { offset, stamp, front }) => placed.push(Placed { append, offset, stamp, front }),
                 Err(refusal) => {
                     let _ = append.answer.send(Err(refusal));
-                    continue;
                 }
-            };
-            keys.insert(append.key.0);
-            let batch_first = placed.is_empty();
-            let header = NeedleHeader { key: append.key, cookie: append.cookie, length, stamp, batch_first };
-            let front = encode_front(self.volume.identity, offset, &header, &append.table, &append.data);
-            placed.push(Placed { append, offset, stamp, front });
-            offset += span(length);
+            }
         }
         placed
     }

@@ -90,6 +90,15 @@ impl DeleteJournal {
         Ok(LoadedDeletes { journal: Self { disk, path, header, waiting: Mutex::default(), end }, deletes, damaged })
     }
 
+    /// Whether the journal names this needle. Reads it from the disk; a journal that can't be read says yes, for a needle
+    /// that was deleted must not come back.
+    pub(crate) fn holds(&self, key: NeedleKey, offset: u64) -> bool {
+        match Self::load(self.disk.clone(), self.path.clone(), self.header) {
+            Ok(loaded) => loaded.deletes.contains(&(key, offset)),
+            Err(_) => true,
+        }
+    }
+
     /// Puts a delete in the queue; `flush` answers it. Dropping the receiver does not take it back.
     pub(crate) fn enqueue(&self, delete: Delete) -> oneshot::Receiver<Result<(), Arc<DiskError>>> {
         let (answer, receiver) = oneshot::channel();

@@ -48,6 +48,15 @@ pub enum VolumeError {
     StaleEpoch { volume: VolumeId, current: Epoch, asked: Epoch },
     #[error("volume {volume} holds {committed} bytes of the {sealed} that it was sealed at")]
     Incomplete { volume: VolumeId, committed: u64, sealed: u64 },
+    /// Rule 1: nothing that was ever committed is cut.
+    #[error("volume {volume} has {committed} committed bytes; it is never sealed at {sealed}")]
+    BelowCommitted { volume: VolumeId, committed: u64, sealed: u64 },
+    /// A copy in the making counts for nothing.
+    #[error("volume {0} is being copied to this node")]
+    Filling(VolumeId),
+    /// Its appends go through its primary, which waits for the others.
+    #[error("volume {0} has other replicas: its appends go through them all")]
+    Replicated(VolumeId),
     #[error("stamp a needle of volume {volume}: {source}")]
     Clock { volume: VolumeId, source: ClockError },
     #[error("open volume file {file}: {reason}")]

@@ -72,6 +72,28 @@ impl Index {
         }
     }
 
+    /// Adds a needle that a repair has brought back, in either form, unless its key is there. Copies a sealed index.
+    pub(crate) fn restore(&mut self, key: NeedleKey, place: Place) {
+        if self.get(key).is_some() {
+            return;
+        }
+        match &mut self.form {
+            Form::Open(places) => {
+                places.insert(key.0, place);
+            }
+            Form::Sealed(places) => {
+                let mut sorted = std::mem::take(places).into_vec();
+                match sorted.binary_search_by_key(&key.0, |(key, _)| *key) {
+                    Ok(hole) => sorted[hole].1 = place,
+                    Err(before) => sorted.insert(before, (key.0, place)),
+                }
+                *places = sorted.into_boxed_slice();
+            }
+        }
+        self.needles += 1;
+        self.bytes += u64::from(place.length);
+    }
+
     /// Drops the needle if it is the one at `offset`; false when there is none such.
     pub(crate) fn remove(&mut self, key: NeedleKey, offset: u64) -> bool {
         let Some(place) = self.get(key).filter(|place| place.offset() == offset) else { return false };

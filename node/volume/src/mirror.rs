@@ -30,11 +30,8 @@ struct Verified {
 
 /// Appends the source's bytes from `offset` on; what is here already is passed over. Returns the durable end. Blocks.
 pub(crate) fn append(volume: &Volume, offset: u64, data: &Bytes) -> Result<u64, VolumeError> {
-    if !volume.mirror {
-        return Err(VolumeError::NotMirror(volume.id()));
-    }
     let mut journal = volume.journal.lock(); // one append at a time
-    volume.check_open()?;
+    volume.check_takes_copies()?;
     let committed = volume.committed();
     if offset > committed {
         return Err(VolumeError::Gap { volume: volume.id(), offset, committed });

@@ -25,14 +25,15 @@ use crate::needle::{FileIdentity, span};
 use crate::scan::{Evidence, Scan, cut_at, scan};
 use crate::state::{Phase, VolumeState};
 use crate::volume::{Files, Journal, Tail, Volume};
-use crate::{DamagedRange, VolumeError, VolumeHeader};
+use crate::replica_file::Pending;
+use crate::{DamagedRange, ReplicaRole, VolumeError, VolumeHeader};
 
 /// Makes the files of a new, empty volume; all durable on return. What an interrupted creation left is replaced.
 pub(crate) fn create(
     disk: &Arc<dyn Disk>,
     directory: &Path,
     header: &VolumeHeader,
-    mirror: bool,
+    (role, phase): (ReplicaRole, Phase),
     changed: &Arc<watch::Sender<u64>>,
 ) -> Result<Volume, VolumeError> {
     let VolumeHeader { volume, generation, epoch, code } = *header;
@@ -46,8 +47,7 @@ pub(crate) fn create(
     data.sync_data()?;
     IndexJournal::create(&**disk, &files.index, &file_header)?;
     // Last, and with the directory's sync: a volume with a state file has all its files.
-    let phase = Phase::Open;
-    let state = VolumeState { volume, generation, epoch, code, mirror, phase, committed: VOLUME_HEADER_SIZE };
+    let state = VolumeState { volume, generation, epoch, code, role, phase, committed: VOLUME_HEADER_SIZE };
     state.write(&**disk, &files.state)?;
     open(disk, &files, changed)
 }
@@ -104,7 +104,7 @@ pub(crate) fn open(
                 generation: found.identity.generation,
                 epoch: Epoch::default(),
                 code: found.code,
-                mirror: false,
+                role: ReplicaRole::Sole,
                 phase: Phase::Open,
                 committed: VOLUME_HEADER_SIZE,
             }
@@ -134,7 +134,7 @@ pub(crate) fn open(
     Ok(Volume {
         identity,
         code: state.code,
-        mirror: state.mirror,
+        role: state.role,
         files: files.clone(),
         disk: disk.clone(),
         data,
@@ -143,11 +143,12 @@ pub(crate) fn open(
         deletes_damaged: deletes.damaged,
         tail: Mutex::new(Tail {
             committed: recovered.committed,
+            durable: recovered.durable,
             // What is gone was stamped below: a volume that lost bytes closes nothing (rule 13).
             closed,
             close_wanted: closed,
             acknowledged: recovered.acknowledged,
-            in_flight: false,
+            in_flight: recovered.durable > recovered.committed,
             phase: state.phase,
             epoch: state.epoch,
             failed,
@@ -156,6 +157,7 @@ pub(crate) fn open(
         }),
         journal: Mutex::new(Journal { synced_through: recovered.journal.through(), blocks: recovered.journal }),
         lifecycle: Mutex::new(()),
+        pending: Mutex::new(recovered.pending),
         changed: changed.clone(),
     })
 }
@@ -176,6 +178,9 @@ struct Recovered {
     index: Index,
     journal: IndexJournal,
     committed: u64,
+    durable: u64,
+    /// What lies between the two.
+    pending: Pending,
     /// The greatest committed length that was recorded: above `committed` when acknowledged bytes are gone.
     acknowledged: u64,
     last: Timestamp,
@@ -187,7 +192,7 @@ impl Recovery<'_> {
     fn run(&self) -> Result<Recovered, VolumeError> {
         let sealed = match self.state.phase {
             Phase::Sealed { length } => Some(length),
-            Phase::Open | Phase::Fenced => None,
+            Phase::Open | Phase::Fenced | Phase::Filling => None,
         };
         let mut index = Index::default();
         let loaded = IndexJournal::load(&**self.disk, &self.files.index, &self.header, &mut |(key, place): Entry| {
@@ -205,14 +210,17 @@ impl Recovery<'_> {
             let last = journal.stamp().max(last_stamp(&scan));
             insert(&mut index, &scan);
             let damaged = [loaded.damaged, scan.damaged].concat();
-            return Ok(Recovered { index, journal, committed: length, acknowledged: recorded, last, damaged, failed });
+            let (committed, durable, pending) = (length, length, Pending::default());
+            let acknowledged = recorded;
+            return Ok(Recovered { index, journal, committed, durable, pending, acknowledged, last, damaged, failed });
         }
 
         let told = journal.through().min(length);
         let mut scanned = scan(self.data, self.header.identity, told, recorded.max(told))?;
         let mut behind = scan(self.data, self.header.identity, recorded.max(told), length)?;
         let mut end = length;
-        let evidence = match (loaded.intact, self.state.mirror) {
+        let copied = self.state.role == ReplicaRole::Mirror || self.state.phase == Phase::Filling;
+        let evidence = match (loaded.intact, copied) {
             (false, _) => Evidence::None,
             (true, true) => Evidence::Mirror,
             (true, false) => Evidence::Own,
@@ -227,18 +235,30 @@ impl Recovery<'_> {
         if length > told {
             self.data.sync_data()?; // rule 2: only what is durable is shown
         }
+        // Where others have a say, what is not known to be committed waits for them, or for the seal (rule 2).
+        let waits = self.state.role.is_replicated() && sealed.is_none() && !copied;
+        let mut pending = Pending::default();
+        let mut committed = end;
+        if waits {
+            committed = recorded.max(told);
+            behind.needles.drain(..).for_each(|found| pending.push(found));
+        }
         scanned.needles.append(&mut behind.needles);
-        scanned.damaged.append(&mut behind.damaged);
+        let mut later = std::mem::take(&mut behind.damaged);
+        if !waits {
+            scanned.damaged.append(&mut later);
+        }
 
         let last = journal.stamp().max(last_stamp(&scanned));
         let entries = insert(&mut index, &scanned);
-        if end > journal.through() {
-            journal.append(&entries, end, last)?;
+        if committed > journal.through() {
+            journal.append(&entries, committed, last)?;
             journal.append_damaged(&scanned.damaged)?;
             journal.sync()?;
         }
-        let damaged = [loaded.damaged, scanned.damaged].concat();
-        Ok(Recovered { index, journal, committed: end, acknowledged: end, last, damaged, failed: None })
+        let damaged = [loaded.damaged, scanned.damaged, later].concat();
+        let (durable, acknowledged, failed) = (end, committed, None);
+        Ok(Recovered { index, journal, committed, durable, pending, acknowledged, last, damaged, failed })
     }
 
     /// Rule 2: a replica beyond the sealed length truncates before it serves. Returns the file's length.

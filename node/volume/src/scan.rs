@@ -16,6 +16,9 @@ use crate::needle::{
 };
 use crate::window::Window;
 
+/// A scan says how far it is each time it has read this many bytes more.
+const PROGRESS_EVERY_BYTES: u64 = 1 << 30;
+
 /// A needle that stands at `offset`; of a damaged one only place and key are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -53,7 +56,13 @@ pub(crate) fn scan(file: &Arc<dyn DiskFile>, identity: FileIdentity, from: u64, 
     let mut window = Window::new(file.clone(), to);
     let mut scan = Scan::default();
     let mut offset = from;
+    let mut told = from;
     while offset < to {
+        if offset - told >= PROGRESS_EVERY_BYTES {
+            told = offset;
+            let percent = (offset - from) * 100 / (to - from);
+            tracing::info!(volume = %identity.volume, percent, bytes = offset - from, of = to - from, "scanning a volume");
+        }
         offset = match look(&mut window, identity, offset)? {
             Seen::Whole(header) => {
                 scan.needles.push(Found::new(offset, &header, true));

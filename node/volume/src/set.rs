@@ -20,9 +20,10 @@ use tokio::sync::watch;
 use crate::appender::Appender;
 use crate::reader::{self, blocking};
 use crate::state::Phase;
-use crate::status::{Appended, VolumeHeader, VolumeOptions, VolumeStatus};
+use crate::status::{Appended, FenceReport, ReplicaRole, VolumeHeader, VolumeOptions, VolumeStatus};
 use crate::volume::{Files, Volume};
-use crate::{VolumeError, mirror, open};
+use crate::replica_file::ReplicaFile;
+use crate::{VolumeError, mirror, open, repair};
 
 /// See the module.
 pub struct VolumeSet {
@@ -103,7 +104,7 @@ impl VolumeSet {
 
     fn add(&self, volume: Volume) -> Result<(), VolumeError> {
         let volume = Arc::new(volume);
-        let appends = !volume.mirror && {
+        let appends = volume.role == ReplicaRole::Sole && {
             let tail = volume.tail.lock();
             tail.phase == Phase::Open && tail.failed.is_none()
         };
@@ -128,12 +129,35 @@ impl VolumeSet {
         self.slots.read().values().cloned().collect()
     }
 
-    /// Makes a new own volume; durable on return. The same header again is no error. Blocks on the disk.
+    /// Makes a new own volume; durable on return: its primary replica if its code asks for others in this datacenter, else
+    /// its only one. The same header again is no error. Blocks on the disk.
     ///
     /// # Errors
     /// `Exists` with another code, generation or role; `BadFile` when files are in the way; `Disk`.
     pub fn create(&self, header: VolumeHeader) -> Result<(), VolumeError> {
-        self.create_as(header, false)
+        let others = header.code.other_racks() + header.code.same_rack();
+        let role = if others > 0 { ReplicaRole::Primary } else { ReplicaRole::Sole };
+        self.create_as(header, role, Phase::Open)
+    }
+
+    /// Makes an empty secondary replica, to which the primary appends; else as `create`.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn create_secondary(&self, header: VolumeHeader) -> Result<(), VolumeError> {
+        self.create_as(header, ReplicaRole::Secondary, Phase::Open)
+    }
+
+    /// Begins a copy of a sealed volume, whose epoch the header names: `fill` brings the bytes, `seal_at` ends it. A short
+    /// replica that is here already goes on from its durable end. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As `create`; `StaleEpoch` when the replica here is sealed.
+    pub fn begin_filling(&self, header: VolumeHeader) -> Result<u64, VolumeError> {
+        if self.slot(header.volume).is_err() {
+            self.create_as(header, ReplicaRole::Secondary, Phase::Filling)?;
+        }
+        repair::begin_filling(&self.slot(header.volume)?.volume, header.epoch)
     }
 
     /// Makes the empty mirror of another datacenter's volume; else as `create`.
@@ -141,18 +165,18 @@ impl VolumeSet {
     /// # Errors
     /// As `create`.
     pub fn create_mirror(&self, header: VolumeHeader) -> Result<(), VolumeError> {
-        self.create_as(header, true)
+        self.create_as(header, ReplicaRole::Mirror, Phase::Open)
     }
 
-    fn create_as(&self, header: VolumeHeader, mirror: bool) -> Result<(), VolumeError> {
+    fn create_as(&self, header: VolumeHeader, role: ReplicaRole, phase: Phase) -> Result<(), VolumeError> {
         let _creating = self.creating.lock();
         if let Ok(slot) = self.slot(header.volume) {
             let volume = &slot.volume;
             let same =
-                (volume.identity.generation, volume.code, volume.mirror) == (header.generation, header.code, mirror);
+                (volume.identity.generation, volume.code, volume.role) == (header.generation, header.code, role);
             return if same { Ok(()) } else { Err(VolumeError::Exists(header.volume)) };
         }
-        self.add(open::create(&self.disk, &self.directory, &header, mirror, &self.changed)?)
+        self.add(open::create(&self.disk, &self.directory, &header, (role, phase), &self.changed)?)
     }
 
     /// Appends a needle to an own volume; durable on return, together with everything appended before it.
@@ -173,8 +197,10 @@ impl VolumeSet {
             return Err(VolumeError::NeedleTooLarge { size: data.len(), size_max: NEEDLE_SIZE_MAX });
         }
         let slot = self.slot(volume)?;
-        if slot.volume.mirror {
-            return Err(VolumeError::IsMirror(volume));
+        match slot.volume.role {
+            ReplicaRole::Sole => {}
+            ReplicaRole::Mirror => return Err(VolumeError::IsMirror(volume)),
+            ReplicaRole::Primary | ReplicaRole::Secondary => return Err(VolumeError::Replicated(volume)),
         }
         slot.volume.check_open()?;
         let appender = slot.appender.as_ref().ok_or_else(|| slot.volume.refusal())?;
@@ -195,6 +221,55 @@ impl VolumeSet {
     /// As `read`.
     pub fn needle_size(&self, fid: Fid) -> Result<u32, VolumeError> {
         reader::size(&self.slot(fid.volume)?.volume, fid)
+    }
+
+    /// What the file of a volume is here.
+    pub fn role(&self, volume: VolumeId) -> Option<ReplicaRole> {
+        Some(self.slots.read().get(&volume)?.volume.role)
+    }
+
+    /// The file of a primary or secondary replica, for the one that replicates.
+    ///
+    /// # Errors
+    /// `NoSuchVolume`; `IsMirror` or `Sealed` when it is no such replica, or takes nothing any more.
+    pub fn replica(&self, volume: VolumeId) -> Result<ReplicaFile, VolumeError> {
+        let slot = self.slot(volume)?;
+        if !slot.volume.role.is_replicated() {
+            return Err(VolumeError::IsMirror(volume));
+        }
+        slot.volume.check_open()?;
+        Ok(ReplicaFile::new(slot.volume.clone(), self.clock.clone(), self.size_max))
+    }
+
+    /// Appends bytes of another replica from `offset` on to a copy in the making; else as `mirror_append`.
+    ///
+    /// # Errors
+    /// As `mirror_append`.
+    pub async fn fill(
+        &self,
+        volume: VolumeId,
+        generation: FileGeneration,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<u64, VolumeError> {
+        self.mirror_append(volume, generation, offset, data).await
+    }
+
+    /// Writes another replica's bytes over a damaged range of this one. They are whole needles from `offset` on, and are
+    /// verified before and read back after; durable on return.
+    ///
+    /// # Errors
+    /// `CorruptNeedle` when they are no better; `Gap` beyond the committed length; `WrongGeneration`, `Disk`.
+    pub async fn repair(
+        &self,
+        volume: VolumeId,
+        generation: FileGeneration,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), VolumeError> {
+        let volume = self.slot(volume)?.volume.clone();
+        volume.check_generation(generation)?;
+        blocking(move || repair::repair(&volume, offset, &data)).await
     }
 
     /// What is known of a volume here.
@@ -296,6 +371,14 @@ impl VolumeSet {
     /// # Errors
     /// `StaleEpoch` when `epoch` is not above the volume's; `Disk`.
     pub async fn fence(&self, volume: VolumeId, epoch: Epoch) -> Result<u64, VolumeError> {
+        Ok(self.fence_report(volume, epoch).await?.length)
+    }
+
+    /// `fence`, and what else is to be known of the replica (rule 1). A replica that is sealed at this epoch answers too.
+    ///
+    /// # Errors
+    /// As `fence`; `Incomplete` when acknowledged bytes are gone from it; `Filling`.
+    pub async fn fence_report(&self, volume: VolumeId, epoch: Epoch) -> Result<FenceReport, VolumeError> {
         let slot = self.slot(volume)?;
         blocking(move || {
             slot.volume.fence(epoch)?;
@@ -303,7 +386,7 @@ impl VolumeSet {
                 appender.stop();
             }
             drop(slot.volume.journal.lock()); // a mirror's append in flight ends
-            slot.volume.complete_length()
+            slot.volume.fence_report()
         })
         .await
     }

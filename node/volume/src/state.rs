@@ -12,6 +12,8 @@ use meridian_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::ReplicaRole;
+
 const VERSION: u8 = 1;
 
 /// How far the volume's life has come.
@@ -23,6 +25,8 @@ pub(crate) enum Phase {
     Fenced,
     /// Ends at this length for ever.
     Sealed { length: u64 },
+    /// A copy of a sealed volume is being made from another replica; it counts for nothing until it is sealed too.
+    Filling,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +35,7 @@ pub(crate) struct VolumeState {
     pub(crate) generation: FileGeneration,
     pub(crate) epoch: Epoch,
     pub(crate) code: ReplicaCode,
-    pub(crate) mirror: bool,
+    pub(crate) role: ReplicaRole,
     pub(crate) phase: Phase,
     /// Bytes known to be committed when this was written; more may be.
     pub(crate) committed: u64,
@@ -68,7 +72,7 @@ mod tests {
             generation: FileGeneration(2),
             epoch: Epoch(4),
             code: "200".parse().unwrap(),
-            mirror: true,
+            role: ReplicaRole::Mirror,
             phase: Phase::Sealed { length: 300 },
             committed: 300,
         }
@@ -80,6 +84,18 @@ mod tests {
         let (content, _crc) = bytes.split_at(bytes.len() - 4);
         assert_eq!(content, b"\x17\x01\x81\x06\x02\x04\x03200\x01\x02\xac\x02\xac\x02");
         assert_eq!(VolumeState::decode(&bytes).unwrap(), state());
+    }
+
+    #[test]
+    fn golden_numbers_of_roles_and_phases() {
+        let roles = [ReplicaRole::Sole, ReplicaRole::Mirror, ReplicaRole::Primary, ReplicaRole::Secondary];
+        for (number, role) in roles.into_iter().enumerate() {
+            assert_eq!(VolumeState { role, ..state() }.encode()[10], number as u8);
+        }
+        let phases = [Phase::Open, Phase::Fenced, Phase::Sealed { length: 300 }, Phase::Filling];
+        for (number, phase) in phases.into_iter().enumerate() {
+            assert_eq!(VolumeState { phase, ..state() }.encode()[11], number as u8);
+        }
     }
 
     #[test]

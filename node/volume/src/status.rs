@@ -13,6 +13,36 @@ pub struct VolumeHeader {
     pub code: ReplicaCode,
 }
 
+/// What a file is to its volume. The numbers are those of the state file: never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplicaRole {
+    /// The only replica of its datacenter: what is durable here is committed.
+    Sole,
+    /// The copy of another datacenter's volume.
+    Mirror,
+    /// Orders the appends, and commits what all replicas of the datacenter have.
+    Primary,
+    /// Appends what the primary sends.
+    Secondary,
+}
+
+impl ReplicaRole {
+    /// Whether other replicas in this datacenter have a say in what is committed.
+    pub fn is_replicated(self) -> bool {
+        matches!(self, Self::Primary | Self::Secondary)
+    }
+}
+
+/// What a fenced replica says of itself (rule 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceReport {
+    pub epoch: Epoch,
+    /// Bytes that are durable here, acknowledged or not.
+    pub length: u64,
+    /// The greatest length that this replica knows to have been committed.
+    pub committed: u64,
+}
+
 /// An acknowledged append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -44,6 +74,11 @@ pub struct VolumeStatus {
     /// Takes nothing more, and is not sealed yet.
     pub fenced: bool,
     pub mirror: bool,
+    pub role: ReplicaRole,
+    /// Bytes of the file that are durable here: beyond `committed` while other replicas lack them.
+    pub durable: u64,
+    /// A copy of a sealed volume in the making: incomplete, and no evidence of anything's absence.
+    pub filling: bool,
     /// Live needles.
     pub needles: u64,
     /// Bytes of data in live needles.

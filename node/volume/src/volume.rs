@@ -24,7 +24,8 @@ use crate::index::{Index, Place};
 use crate::journal::{Entry, IndexJournal};
 use crate::needle::FileIdentity;
 use crate::state::{Phase, VolumeState};
-use crate::{DamagedRange, VolumeError, VolumeHeader, VolumeStatus};
+use crate::replica_file::Pending;
+use crate::{DamagedRange, FenceReport, ReplicaRole, VolumeError, VolumeHeader, VolumeStatus};
 
 /// Most damaged ranges that are listed of one volume.
 const DAMAGED_RANGES_MAX: usize = 65_536;
@@ -58,6 +59,8 @@ impl Files {
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) committed: u64,
+    /// What is durable here: above `committed` only where other replicas have a say in that.
+    pub(crate) durable: u64,
     pub(crate) closed: Timestamp,
     /// No append gets a stamp up to this, but one that has such a stamp may be in flight.
     pub(crate) close_wanted: Timestamp,
@@ -76,7 +79,7 @@ pub(crate) struct Tail {
 pub(crate) struct Volume {
     pub(crate) identity: FileIdentity,
     pub(crate) code: ReplicaCode,
-    pub(crate) mirror: bool,
+    pub(crate) role: ReplicaRole,
     pub(crate) files: Files,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) data: Arc<dyn DiskFile>,
@@ -88,6 +91,8 @@ pub(crate) struct Volume {
     pub(crate) journal: Mutex<Journal>,
     /// Held while the state file is written.
     pub(crate) lifecycle: Mutex<()>,
+    /// Needles that are in the file between `committed` and its end.
+    pub(crate) pending: Mutex<Pending>,
     pub(crate) changed: Arc<watch::Sender<u64>>,
 }
 
@@ -120,7 +125,10 @@ impl Volume {
             closed: tail.closed,
             sealed: matches!(tail.phase, Phase::Sealed { .. }),
             fenced: tail.phase == Phase::Fenced,
-            mirror: self.mirror,
+            mirror: self.role == ReplicaRole::Mirror,
+            role: self.role,
+            durable: tail.durable,
+            filling: tail.phase == Phase::Filling,
             needles,
             bytes,
             damaged: tail.damaged.clone(),
@@ -140,6 +148,17 @@ impl Volume {
             return Ok(());
         }
         Err(self.refusal_of(&tail))
+    }
+
+    /// Refuses bytes that are copied from elsewhere, unless the file is a mirror or being filled.
+    pub(crate) fn check_takes_copies(&self) -> Result<(), VolumeError> {
+        let tail = self.tail.lock();
+        let takes = match tail.phase {
+            Phase::Filling => true,
+            _ if self.role != ReplicaRole::Mirror => return Err(VolumeError::NotMirror(self.id())),
+            phase => phase == Phase::Open,
+        };
+        if takes && tail.failed.is_none() && !tail.stopping { Ok(()) } else { Err(self.refusal_of(&tail)) }
     }
 
     /// Why the volume took no more, once it has been found that it does not.
@@ -208,6 +227,7 @@ impl Volume {
         let mut tail = self.tail.lock();
         assert!(to >= tail.committed, "a committed length never goes back");
         tail.committed = to;
+        tail.durable = tail.durable.max(to);
         tail.closed = tail.closed.max(last);
         drop(tail);
         self.bump();
@@ -232,16 +252,35 @@ impl Volume {
         }
     }
 
+    /// `first` is the stamp of the first needle that is not committed yet, if there is one: stamps rise, so everything
+    /// below it is committed, and a volume that is never idle is closed all the same.
+    pub(crate) fn end_flight_before(&self, first: Option<Timestamp>) {
+        let Some(first) = first else { return self.end_flight() };
+        let mut tail = self.tail.lock();
+        let below = Timestamp::from_raw(first.raw().saturating_sub(1)).min(tail.close_wanted);
+        let moved = below > tail.closed;
+        tail.closed = tail.closed.max(below);
+        drop(tail);
+        if moved {
+            self.bump();
+        }
+    }
+
     /// No later append gets a stamp up to `t`: the caller has made the clock observe it. True when `closed` moved.
     ///
     /// A failed volume is not closed before it is sealed: what was in flight may still turn out to be there (rule 13).
     pub(crate) fn close_through(&self, t: Timestamp) -> bool {
         let mut tail = self.tail.lock();
-        if self.mirror || t <= tail.close_wanted || tail.acknowledged > tail.committed {
+        let sealed = matches!(tail.phase, Phase::Sealed { .. });
+        let theirs = match self.role {
+            ReplicaRole::Mirror => true,
+            ReplicaRole::Secondary => !sealed, // the primary stamps, so only it can promise
+            ReplicaRole::Sole | ReplicaRole::Primary => false,
+        };
+        if theirs || t <= tail.close_wanted || tail.acknowledged > tail.committed {
             return false;
         }
         tail.close_wanted = t;
-        let sealed = matches!(tail.phase, Phase::Sealed { .. });
         if (tail.in_flight || tail.failed.is_some()) && !sealed {
             return false;
         }
@@ -260,6 +299,9 @@ impl Volume {
         if epoch == current && phase != Phase::Open {
             return Ok(()); // asked again
         }
+        if phase == Phase::Filling {
+            return Err(VolumeError::Filling(self.id()));
+        }
         if epoch <= current || phase != Phase::Open {
             return Err(VolumeError::StaleEpoch { volume: self.id(), current, asked: epoch });
         }
@@ -271,14 +313,14 @@ impl Volume {
         Ok(())
     }
 
-    /// The committed length, as long as nothing that was acknowledged is missing from it (rule 1).
-    pub(crate) fn complete_length(&self) -> Result<u64, VolumeError> {
+    /// What is durable here, as long as nothing that was acknowledged is missing from it (rule 1).
+    pub(crate) fn fence_report(&self) -> Result<FenceReport, VolumeError> {
         let tail = self.tail.lock();
-        if tail.committed < tail.acknowledged {
-            let (volume, committed, sealed) = (self.id(), tail.committed, tail.acknowledged);
+        if tail.durable < tail.acknowledged {
+            let (volume, committed, sealed) = (self.id(), tail.durable, tail.acknowledged);
             return Err(VolumeError::Incomplete { volume, committed, sealed });
         }
-        Ok(tail.committed)
+        Ok(FenceReport { epoch: tail.epoch, length: tail.durable, committed: tail.committed })
     }
 
     /// Ends a fenced volume at `length`. The record comes first: a replica that is longer cuts itself before it serves
@@ -286,19 +328,24 @@ impl Volume {
     pub(crate) fn seal_at(&self, epoch: Epoch, length: u64) -> Result<(), VolumeError> {
         let volume = self.id();
         let _lifecycle = self.lifecycle.lock();
-        let (current, phase, committed) = {
+        let (current, phase, committed, durable) = {
             let tail = self.tail.lock();
-            (tail.epoch, tail.phase, tail.committed)
+            (tail.epoch, tail.phase, tail.committed, tail.durable)
         };
         match phase {
             Phase::Sealed { length: sealed } if epoch == current && sealed == length => return Ok(()),
-            Phase::Fenced if epoch == current => {}
+            Phase::Fenced | Phase::Filling if epoch == current => {}
             _ => return Err(VolumeError::StaleEpoch { volume, current, asked: epoch }),
         }
-        if committed < length {
-            return Err(VolumeError::Incomplete { volume, committed, sealed: length });
+        if durable < length {
+            return Err(VolumeError::Incomplete { volume, committed: durable, sealed: length });
         }
-        let journal = self.journal.lock(); // nobody writes any more
+        if self.role.is_replicated() && length < committed {
+            return Err(VolumeError::BelowCommitted { volume, committed, sealed: length });
+        }
+        let mut journal = self.journal.lock(); // nobody writes any more
+        self.commit_pending(&mut journal, length)?;
+        self.pending.lock().clear(); // what is behind the sealed length was never acknowledged
         journal.blocks.sync()?;
         self.write_state_of(Phase::Sealed { length }, epoch, length)?;
         if self.data.length()? > length {
@@ -310,7 +357,7 @@ impl Volume {
         index.seal();
         let mut tail = self.tail.lock();
         tail.phase = Phase::Sealed { length };
-        tail.committed = length;
+        (tail.committed, tail.durable) = (length, length);
         tail.in_flight = false;
         tail.closed = tail.closed.max(tail.close_wanted);
         drop((tail, index, journal));
@@ -333,17 +380,17 @@ impl Volume {
         };
         match phase {
             Phase::Sealed { .. } => Ok(()),
-            Phase::Open | Phase::Fenced => self.write_state(phase, epoch),
+            Phase::Open | Phase::Fenced | Phase::Filling => self.write_state(phase, epoch),
         }
     }
 
-    fn write_state(&self, phase: Phase, epoch: Epoch) -> Result<(), DiskError> {
+    pub(crate) fn write_state(&self, phase: Phase, epoch: Epoch) -> Result<(), DiskError> {
         self.write_state_of(phase, epoch, self.committed())
     }
 
     fn write_state_of(&self, phase: Phase, epoch: Epoch, committed: u64) -> Result<(), DiskError> {
         let FileIdentity { volume, generation } = self.identity;
-        let state = VolumeState { volume, generation, epoch, code: self.code, mirror: self.mirror, phase, committed };
+        let state = VolumeState { volume, generation, epoch, code: self.code, role: self.role, phase, committed };
         state.write(&*self.disk, &self.files.state)
     }
 
@@ -375,7 +422,7 @@ impl Volume {
     }
 
     pub(crate) fn has_key(&self, key: NeedleKey) -> bool {
-        self.index.read().get(key).is_some()
+        self.index.read().get(key).is_some() || self.pending.lock().has(key)
     }
 
     pub(crate) fn bump(&self) {
