@@ -12,6 +12,7 @@ mod identity;
 mod init;
 mod links;
 mod pki;
+mod replica_directory;
 mod server;
 mod signals;
 mod users;

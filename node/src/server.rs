@@ -16,6 +16,7 @@ use meridian_gossip::{ChitchatMembership, GossipConfig, GossipKey, Membership};
 use meridian_meta::{Meta, MetaConfig};
 use meridian_object::{Objects, ObjectsConfig};
 use meridian_raft::{HostConfig, RaftHost};
+use meridian_replica::{ReplicaTimings, Replicas, ReplicasConfig};
 use meridian_replication::{
     PeerDatacenter, PeerNode, Replication, ReplicationConfig, ReplicationLimits, ReplicationService, serve_bulk,
 };
@@ -36,6 +37,7 @@ use crate::address::Address;
 use crate::config::{LimitsSection, NodeConfig};
 use crate::identity::Identity;
 use crate::links::DatacenterLinks;
+use crate::replica_directory::ControlDirectory;
 use crate::users::Administrator;
 
 /// How long `wait_ready` pauses between two looks.
@@ -108,9 +110,11 @@ impl RunningNode {
                 tracing::error!(%error, "the gRPC port failed");
             }
         });
+        let replicas = replicas(&config, identity.boot_counter(), tls.clone(), Arc::clone(&volumes));
         {
             let (tls, volumes, stopped) = (tls.clone(), Arc::clone(&volumes), stopped(&stop));
-            servers.spawn(async move { serve_bulk(listeners.bulk, &tls, volumes, stopped).await });
+            let handler = replicas.handler();
+            servers.spawn(async move { serve_bulk(listeners.bulk, &tls, volumes, handler, stopped).await });
         }
         let gossip = start_gossip(&config, identity.boot_counter(), &clock).await?;
 
@@ -120,6 +124,7 @@ impl RunningNode {
         let control_config = control_config(&config, members, identity.boot_counter());
         let control =
             Control::start(control_config, Arc::clone(&host), Arc::clone(&clock), Arc::clone(&volumes)).await?;
+        replicas.attach(Arc::new(ControlDirectory::new(control.clone(), config.datacenter.name.clone())));
         let replication = Replication::start(
             replication_config(&config, identity.boot_counter(), timings),
             &tls,
@@ -138,7 +143,7 @@ impl RunningNode {
                 chunk_budget_bytes: config.limits.chunk_budget_mib << 20,
             },
             meta.clone(),
-            Arc::clone(&volumes),
+            replicas,
             control.clone(),
             Arc::clone(&clock),
             Arc::new(replication.clone()),
@@ -234,6 +239,11 @@ async fn open_volumes(config: &NodeConfig, clock: Arc<HybridClock>) -> Result<Ar
     let options = VolumeOptions { size_max: config.limits.volume_size_mib << 20 };
     let open = move || VolumeSet::open_with(&directory, RealDisk::new(), clock, options);
     Ok(tokio::task::spawn_blocking(open).await??)
+}
+
+fn replicas(config: &NodeConfig, boot_counter: u64, tls: TlsIdentity, volumes: Arc<VolumeSet>) -> Replicas {
+    let config = ReplicasConfig { local: local_node(config), boot_counter, timings: ReplicaTimings::default() };
+    Replicas::new(config, Some(tls), volumes)
 }
 
 fn host_config(config: &NodeConfig) -> HostConfig {

@@ -161,6 +161,7 @@ fn dependencies_run_downwards() {
         ("meridian-store", 4),
         ("meridian-volume", 4),
         ("meridian-raft", 5),
+        ("meridian-replica", 5),
         ("meridian-meta", 6),
         ("meridian-control", 6),
         ("meridian-object", 7),

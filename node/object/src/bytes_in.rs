@@ -17,7 +17,6 @@ use meridian_control::ControlError;
 use meridian_index::ChunkRef;
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{ReplicaCode, Timestamp};
-use meridian_volume::VolumeError;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -251,7 +250,7 @@ async fn append_chunk(
     for _ in 0..APPEND_ATTEMPTS_MAX {
         let volume = inner.control.lease_volume(code).await.map_err(control_error)?;
         let fid = inner.control.next_fid(volume).await.map_err(control_error)?;
-        let append = inner.volumes.append(volume, fid.key, fid.cookie, data.clone());
+        let append = inner.replicas.append(volume, fid.key, fid.cookie, data.clone());
         match tokio::time::timeout(APPEND_WAIT, append).await {
             Ok(Ok(appended)) => {
                 return Ok(ChunkRef { fid, length, end_offset: appended.end_offset, stamp: appended.stamp });
@@ -296,8 +295,9 @@ impl Inner {
     /// What fails here is left to a later check of the store.
     async fn delete_chunks(&self, chunks: Vec<ChunkRef>) {
         let deletes = chunks.into_iter().map(|chunk| async move {
-            match self.volumes.delete(chunk.fid).await {
-                Ok(()) | Err(VolumeError::NoSuchNeedle(_)) => {}
+            match self.replicas.delete(chunk.fid).await {
+                Ok(()) => {}
+                Err(error) if error.is_no_such_needle() => {}
                 Err(error) => tracing::debug!(fid = ?chunk.fid, %error, "an orphan chunk stays"),
             }
         });

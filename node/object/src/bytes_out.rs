@@ -142,14 +142,13 @@ impl AsRef<[u8]> for Reserved {
 impl Inner {
     /// Small pieces of what is here; whole chunks of what must be fetched, since each costs a round trip.
     fn piece_size(&self, chunk: &ChunkRef) -> u32 {
-        let here = self.volumes.state(chunk.fid.volume).is_some_and(|state| state.committed >= chunk.end_offset);
-        if here { LOCAL_PIECE_SIZE_MAX } else { chunk.length }
+        if self.replicas.is_here(chunk.fid.volume, chunk.end_offset) { LOCAL_PIECE_SIZE_MAX } else { chunk.length }
     }
 
-    /// Reads a piece from the volume or mirror here, else from another datacenter.
+    /// Reads a piece from a replica or mirror of this datacenter, else from another datacenter.
     async fn read_piece(&self, piece: Piece, permit: OwnedSemaphorePermit) -> Result<Bytes, ObjectError> {
         let size = piece.size();
-        let bytes = match self.volumes.read(piece.fid, piece.range.clone()).await {
+        let bytes = match self.replicas.read(piece.fid, piece.range.clone()).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 // Not here yet, or damaged here: another copy has it or the client gets an error (promise 8).

@@ -10,10 +10,10 @@ use std::time::Duration;
 use meridian_control::Control;
 use meridian_env::HybridClock;
 use meridian_meta::Meta;
+use meridian_replica::Replicas;
 use meridian_store::GroupView;
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{BucketId, DatacenterId, DatacenterName, ObjectKey, PartitionId, ReplicaCode, partition_of};
-use meridian_volume::VolumeSet;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -49,7 +49,7 @@ pub struct Objects {
 pub(crate) struct Inner {
     pub(crate) config: ObjectsConfig,
     pub(crate) meta: Meta,
-    pub(crate) volumes: Arc<VolumeSet>,
+    pub(crate) replicas: Replicas,
     pub(crate) control: Control,
     /// Only for the wall time that uploads and parts show; mutations are stamped by `meta`.
     pub(crate) clock: Arc<HybridClock>,
@@ -64,7 +64,7 @@ impl Objects {
     pub fn new(
         config: ObjectsConfig,
         meta: Meta,
-        volumes: Arc<VolumeSet>,
+        replicas: Replicas,
         control: Control,
         clock: Arc<HybridClock>,
         remote: Arc<dyn RemoteBytes>,
@@ -74,7 +74,7 @@ impl Objects {
         let permits = config.chunk_budget_bytes.clamp(CHUNK_BUDGET_BYTES_MIN, Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(permits));
         let deleting = Mutex::new(HashSet::new());
-        Self { inner: Arc::new(Inner { config, meta, volumes, control, clock, remote, buckets, deleting, budget }) }
+        Self { inner: Arc::new(Inner { config, meta, replicas, control, clock, remote, buckets, deleting, budget }) }
     }
 
     pub fn datacenter(&self) -> DatacenterId {

@@ -4,6 +4,7 @@
 //! GET /v1/needle/FID?from=N&to=N             bytes of a needle's data, verified before they leave
 //! GET /v1/volume/ID/GENERATION?offset=N&length=N[&wait_ms=N]   bytes of the volume's file below its committed length
 //!                                            (rule 2); at that length it waits for more, and may answer with nothing
+//! POST /v1/replica/…                         between the replicas of a datacenter's volumes: `node/replica`
 //! ```
 //!
 //! A range's answer says in `meridian-committed` how far the volume is committed.
@@ -25,6 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use meridian_replica::{PATH_PREFIX, PeerHandler};
 use meridian_types::limits::NEEDLE_SIZE_MAX;
 use meridian_types::{Fid, FileGeneration, VolumeId};
 use meridian_volume::{VolumeError, VolumeSet, VolumeStatus};
@@ -52,6 +54,7 @@ pub async fn serve_bulk(
     listener: TcpListener,
     identity: &Identity,
     volumes: Arc<VolumeSet>,
+    replicas: PeerHandler,
     shutdown: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(identity.rustls_server());
@@ -78,6 +81,7 @@ pub async fn serve_bulk(
         };
         let (acceptor, volumes, watcher) = (acceptor.clone(), Arc::clone(&volumes), graceful.watcher());
         let stopping = stop.subscribe();
+        let replicas = Arc::clone(&replicas);
         tokio::spawn(async move {
             let _permit = permit;
             let _ = stream.set_nodelay(true);
@@ -86,9 +90,18 @@ pub async fn serve_bulk(
                 Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake at the bulk port failed"),
                 Err(_) => return tracing::debug!("a TLS handshake at the bulk port took too long"),
             };
-            let service = service_fn(move |request| {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let certificate = certificates.and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned());
+            let service = service_fn(move |request: Request<Incoming>| {
                 let (volumes, stopping) = (Arc::clone(&volumes), stopping.clone());
-                async move { Ok::<_, Infallible>(answer(&volumes, &request, stopping).await) }
+                let (replicas, certificate) = (Arc::clone(&replicas), certificate.clone());
+                async move {
+                    Ok::<_, Infallible>(if request.uri().path().starts_with(PATH_PREFIX) {
+                        replicas(certificate, request).await
+                    } else {
+                        answer(&volumes, &request, stopping).await
+                    })
+                }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -22,10 +22,10 @@ use crate::file_header::{self, FileHeader, FileKind, VOLUME_HEADER_SIZE};
 use crate::index::{Index, Place};
 use crate::journal::{Entry, IndexJournal};
 use crate::needle::{FileIdentity, span};
+use crate::replica_file::Pending;
 use crate::scan::{Evidence, Scan, cut_at, scan};
 use crate::state::{Phase, VolumeState};
 use crate::volume::{Files, Journal, Tail, Volume};
-use crate::replica_file::Pending;
 use crate::{DamagedRange, ReplicaRole, VolumeError, VolumeHeader};
 
 /// Makes the files of a new, empty volume; all durable on return. What an interrupted creation left is replaced.

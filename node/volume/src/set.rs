@@ -19,10 +19,10 @@ use tokio::sync::watch;
 
 use crate::appender::Appender;
 use crate::reader::{self, blocking};
+use crate::replica_file::ReplicaFile;
 use crate::state::Phase;
 use crate::status::{Appended, FenceReport, ReplicaRole, VolumeHeader, VolumeOptions, VolumeStatus};
 use crate::volume::{Files, Volume};
-use crate::replica_file::ReplicaFile;
 use crate::{VolumeError, mirror, open, repair};
 
 /// See the module.
@@ -172,8 +172,7 @@ impl VolumeSet {
         let _creating = self.creating.lock();
         if let Ok(slot) = self.slot(header.volume) {
             let volume = &slot.volume;
-            let same =
-                (volume.identity.generation, volume.code, volume.role) == (header.generation, header.code, role);
+            let same = (volume.identity.generation, volume.code, volume.role) == (header.generation, header.code, role);
             return if same { Ok(()) } else { Err(VolumeError::Exists(header.volume)) };
         }
         self.add(open::create(&self.disk, &self.directory, &header, (role, phase), &self.changed)?)

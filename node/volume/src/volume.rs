@@ -23,8 +23,8 @@ use crate::file_header::VOLUME_HEADER_SIZE;
 use crate::index::{Index, Place};
 use crate::journal::{Entry, IndexJournal};
 use crate::needle::FileIdentity;
-use crate::state::{Phase, VolumeState};
 use crate::replica_file::Pending;
+use crate::state::{Phase, VolumeState};
 use crate::{DamagedRange, FenceReport, ReplicaRole, VolumeError, VolumeHeader, VolumeStatus};
 
 /// Most damaged ranges that are listed of one volume.

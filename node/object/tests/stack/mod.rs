@@ -22,6 +22,7 @@ use meridian_object::{
     StreamError,
 };
 use meridian_raft::{HostConfig, PeerChannels, RaftHost};
+use meridian_replica::{ReplicaTimings, Replicas, ReplicasConfig};
 use meridian_store::{SharedMemory, Store};
 use meridian_types::{BucketId, BucketName, ClusterId, DatacenterId, Fid, NodeId, ObjectKey, ReplicaCode};
 use meridian_volume::{VolumeOptions, VolumeSet};
@@ -104,6 +105,7 @@ impl Stack {
             assert!(started.elapsed() < READY_WAIT, "the node does not get ready");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        let replicas = ReplicasConfig { local, boot_counter, timings: ReplicaTimings::default() };
         let config = ObjectsConfig {
             datacenter: here(),
             partitions: PARTITIONS,
@@ -115,7 +117,7 @@ impl Stack {
         let objects = Objects::new(
             config,
             meta.clone(),
-            volumes.clone(),
+            Replicas::new(replicas, None, volumes.clone()),
             control.clone(),
             clock,
             elsewhere.clone(),
