@@ -34,6 +34,8 @@ impl Place {
 #[derive(Debug)]
 enum Form {
     Open(HashMap<u64, Place>),
+    /// On the way to `Sealed`, at a start: in the order in which they were added.
+    Gathering(Vec<(u64, Place)>),
     Sealed(Box<[(u64, Place)]>),
 }
 
@@ -52,9 +54,16 @@ impl Default for Index {
 }
 
 impl Index {
+    /// The index of a volume that is sealed already, being read at a start: it takes needles until `seal`, and answers
+    /// only then. It never has more than that form's memory, but for the growth of an array.
+    pub(crate) fn gathering() -> Self {
+        Self { form: Form::Gathering(Vec::new()), needles: 0, bytes: 0 }
+    }
+
     pub(crate) fn get(&self, key: NeedleKey) -> Option<Place> {
         match &self.form {
             Form::Open(places) => places.get(&key.0).copied(),
+            Form::Gathering(_) => panic!("an index is sealed before it is asked"),
             Form::Sealed(places) => {
                 let found = places.binary_search_by_key(&key.0, |(key, _)| *key).ok()?;
                 Some(places[found].1).filter(|place| place.unit != 0)
@@ -64,7 +73,11 @@ impl Index {
 
     /// Adds a needle of an open volume; the later of two with one key counts.
     pub(crate) fn insert(&mut self, key: NeedleKey, place: Place) {
-        let Form::Open(places) = &mut self.form else { panic!("a sealed volume takes no needle") };
+        let places = match &mut self.form {
+            Form::Open(places) => places,
+            Form::Gathering(places) => return places.push((key.0, place)),
+            Form::Sealed(_) => panic!("a sealed volume takes no needle"),
+        };
         self.bytes += u64::from(place.length);
         match places.insert(key.0, place) {
             Some(before) => self.bytes -= u64::from(before.length),
@@ -81,6 +94,7 @@ impl Index {
             Form::Open(places) => {
                 places.insert(key.0, place);
             }
+            Form::Gathering(_) => panic!("an index is sealed before it is mended"),
             Form::Sealed(places) => {
                 let mut sorted = std::mem::take(places).into_vec();
                 match sorted.binary_search_by_key(&key.0, |(key, _)| *key) {
@@ -101,6 +115,7 @@ impl Index {
             Form::Open(places) => {
                 places.remove(&key.0);
             }
+            Form::Gathering(_) => panic!("an index is sealed before deletes are applied"),
             Form::Sealed(places) => {
                 let found = places.binary_search_by_key(&key.0, |(key, _)| *key).expect("it was found above");
                 places[found].1.unit = 0;
@@ -121,10 +136,22 @@ impl Index {
 
     /// Takes the smaller form for good.
     pub(crate) fn seal(&mut self) {
-        if let Form::Open(places) = &mut self.form {
-            let mut sorted: Vec<(u64, Place)> = std::mem::take(places).into_iter().collect();
-            sorted.sort_unstable_by_key(|(key, _)| *key);
-            self.form = Form::Sealed(sorted.into_boxed_slice());
+        match &mut self.form {
+            Form::Open(places) => {
+                let mut sorted: Vec<(u64, Place)> = std::mem::take(places).into_iter().collect();
+                sorted.sort_unstable_by_key(|(key, _)| *key);
+                self.form = Form::Sealed(sorted.into_boxed_slice());
+            }
+            Form::Gathering(places) => {
+                let mut sorted = std::mem::take(places);
+                // Of one key the last in the file counts, and offsets rise with the order.
+                sorted.sort_unstable_by_key(|(key, place)| (*key, std::cmp::Reverse(place.unit)));
+                sorted.dedup_by_key(|(key, _)| *key);
+                self.needles = sorted.len() as u64;
+                self.bytes = sorted.iter().map(|(_, place)| u64::from(place.length)).sum();
+                self.form = Form::Sealed(sorted.into_boxed_slice());
+            }
+            Form::Sealed(_) => {}
         }
     }
 
@@ -146,7 +173,7 @@ mod tests {
     fn filled(count: u64) -> Index {
         let mut index = Index::default();
         for n in 0..count {
-            index.insert(NeedleKey(n * 7919 % 100_003), Place::new((n + 8) * 40, n as u32));
+            index.insert(NeedleKey(n * 7919 % 1_000_003), Place::new((n + 8) * 40, n as u32));
         }
         index
     }
@@ -155,7 +182,7 @@ mod tests {
     fn both_forms_answer_alike() {
         let (open, mut sealed) = (filled(1000), filled(1000));
         sealed.seal();
-        for key in 0..100_003 {
+        for key in 0..1_000_003 {
             assert_eq!(open.get(NeedleKey(key)), sealed.get(NeedleKey(key)));
         }
         let place = sealed.get(NeedleKey(7919)).unwrap();
@@ -167,9 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn a_gathered_index_is_the_same_as_one_that_was_sealed() {
+        let (mut gathered, mut open) = (Index::gathering(), Index::default());
+        for n in 0..3000u64 {
+            for index in [&mut gathered, &mut open] {
+                index.insert(NeedleKey(n * 7919 % 2003), Place::new((n + 8) * 40, n as u32)); // some keys twice
+            }
+        }
+        gathered.seal();
+        open.seal();
+        assert_eq!((gathered.needles(), gathered.bytes()), (open.needles(), open.bytes()));
+        for key in 0..2100 {
+            assert_eq!(gathered.get(NeedleKey(key)), open.get(NeedleKey(key)));
+        }
+    }
+
+    #[test]
     fn memory_stays_below_40_bytes_a_needle_open_and_20_sealed() {
         assert_eq!(size_of::<(u64, Place)>(), 16);
-        for count in [10_000u64, 14_336, 14_337, 57_344, 57_345, 90_000] {
+        for count in [10_000u64, 14_336, 14_337, 57_344, 57_345, 90_000, 1_000_000] {
             let mut index = filled(count);
             let Form::Open(places) = &index.form else { unreachable!() };
             let buckets = (places.capacity() as u64 * 8).div_ceil(7); // the table is at most 7/8 full

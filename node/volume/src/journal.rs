@@ -177,7 +177,7 @@ impl IndexJournal {
         self.position += blocks.len() as u64;
         self.through = to;
         self.stamp = stamp;
-        self.pending.clear();
+        self.pending = Vec::new(); // a rebuilt index has left room for all its needles
         Ok(true)
     }
 

@@ -120,11 +120,11 @@ pub(crate) fn open(
     let failed = failed.or(recovered.failed);
 
     let deletes = DeleteJournal::load(disk.clone(), files.deletes.clone(), header)?;
-    for (key, offset) in deletes.deletes {
-        recovered.index.remove(key, offset);
-    }
     if let Phase::Sealed { .. } = state.phase {
         recovered.index.seal();
+    }
+    for (key, offset) in deletes.deletes {
+        recovered.index.remove(key, offset);
     }
     if let Some(reason) = &failed {
         tracing::error!(volume = %state.volume, reason, "volume failed at its start");
@@ -194,7 +194,7 @@ impl Recovery<'_> {
             Phase::Sealed { length } => Some(length),
             Phase::Open | Phase::Fenced | Phase::Filling => None,
         };
-        let mut index = Index::default();
+        let mut index = if sealed.is_some() { Index::gathering() } else { Index::default() };
         let loaded = IndexJournal::load(&**self.disk, &self.files.index, &self.header, &mut |(key, place): Entry| {
             if sealed.is_none_or(|sealed| place.offset() + span(place.length) <= sealed) {
                 index.insert(key, place);

@@ -10,7 +10,7 @@
 //!   bytes already.
 //! - Nothing is committed that is not durable here, nor anything at all once the volume is fenced (rule 1).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -60,6 +60,7 @@ impl NewNeedle {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     needles: VecDeque<PendingNeedle>,
+    keys: HashSet<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,15 +78,20 @@ impl PendingNeedle {
 
 impl Pending {
     pub(crate) fn push(&mut self, found: Found) {
-        self.needles.push_back(PendingNeedle::new(found.offset, found.key, found.length, found.stamp));
+        self.extend(&[PendingNeedle::new(found.offset, found.key, found.length, found.stamp)]);
+    }
+
+    fn extend(&mut self, needles: &[PendingNeedle]) {
+        self.needles.extend(needles);
+        self.keys.extend(needles.iter().map(|needle| needle.entry.0.0));
     }
 
     pub(crate) fn has(&self, key: NeedleKey) -> bool {
-        self.needles.iter().any(|needle| needle.entry.0 == key)
+        self.keys.contains(&key.0)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.needles.clear();
+        *self = Self::default();
     }
 
     fn first_stamp(&self) -> Option<Timestamp> {
@@ -96,6 +102,7 @@ impl Pending {
     fn take_through(&mut self, to: u64) -> (Vec<Entry>, Timestamp) {
         let (mut entries, mut last) = (Vec::new(), Timestamp::ZERO);
         while let Some(needle) = self.needles.pop_front_if(|needle| needle.end <= to) {
+            self.keys.remove(&needle.entry.0.0);
             entries.push(needle.entry);
             last = last.max(needle.stamp);
         }
@@ -179,10 +186,8 @@ impl ReplicaFile {
                 };
             let pending = PendingNeedle::new(offset, needle.key, needle.data.len() as u32, stamp);
             let padding = (pending.end - offset) as usize - front.len() - needle.data.len();
-            batch.pieces.push(front.into());
-            batch.pieces.push(needle.data.clone());
-            batch.pieces.push(Bytes::from_static(&ZEROS[..padding]));
-            batch.pieces.retain(|piece| !piece.is_empty());
+            let pieces = [front.into(), needle.data.clone(), Bytes::from_static(&ZEROS[..padding])];
+            batch.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
             batch.end = pending.end;
             batch.needles.push(pending);
             outcomes.push(Ok(Appended { end_offset: pending.end, stamp }));
@@ -232,7 +237,7 @@ impl ReplicaFile {
             return Err(if error.is_no_space() { VolumeError::DiskFull(volume.id()) } else { failed });
         }
         volume.data.sync_data().map_err(|error| volume.fail(&error))?; // rule 6: no retry
-        volume.pending.lock().needles.extend(&batch.needles);
+        volume.pending.lock().extend(&batch.needles);
         let mut tail = volume.tail.lock();
         tail.durable = batch.end;
         tail.in_flight = true;
