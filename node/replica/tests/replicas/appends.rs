@@ -164,6 +164,22 @@ async fn damage_is_repaired_from_another_replica_and_never_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_replica_is_passed_over_by_reads() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.create(1).await;
+    cluster.append(P, 1, 1, 200_000).await.unwrap();
+    cluster.seal(P, 1).await.unwrap();
+    // A gateway without a replica asks the primary first; it accepts, and says nothing.
+    let gateway = cluster.gateway(T);
+    cluster.nodes[&P].port.cut(true);
+    let begun = std::time::Instant::now();
+    assert_eq!(gateway.read(fid(1, 1), 70_000..190_000).await.unwrap(), content(1, 200_000).slice(70_000..190_000));
+    assert_eq!(gateway.needle_size(fid(1, 1)).await.unwrap(), 200_000);
+    assert!(gateway.read(fid(1, 2), 0..1).await.unwrap_err().is_no_such_needle());
+    assert!(begun.elapsed().as_secs() < 5, "it waited for the silent one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_and_other_epochs_are_refused_by_name() {
     let mut cluster = Cluster::start(2).await;
     cluster.create(1).await;

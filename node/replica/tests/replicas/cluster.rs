@@ -157,6 +157,14 @@ impl Cluster {
         replicas
     }
 
+    /// A node without replicas, known to the others.
+    pub fn gateway(&self, node: NodeId) -> Replicas {
+        let identity = self.identity(&server_name(&node_name(node), &datacenter_name()));
+        let address = SocketAddr::from(([127, 0, 0, 1], 1)); // it is never called
+        self.registry.registry.lock().nodes.insert(node, address);
+        self.stranger(node, identity, CLUSTER)
+    }
+
     pub async fn boot(&mut self, node: NodeId) {
         self.lives += 1;
         let disk = FaultDisk::new(RealDisk::new());
