@@ -112,6 +112,9 @@ pub struct DevArgs {
     /// Nodes of each datacenter.
     #[arg(long, default_value_t = 1)]
     pub nodes: u16,
+    /// Racks of each datacenter.
+    #[arg(long, default_value_t = 1)]
+    pub racks: u16,
     #[arg(long, default_value_t = 9000)]
     pub port_base: u16,
     #[arg(long, default_value_t = 4)]

@@ -115,9 +115,10 @@ impl Default for TimingSection {
     fn default() -> Self {
         Self {
             clock_skew_ms_max: limits::CLOCK_SKEW_MS_MAX_DEFAULT,
-            raft_heartbeat_ms: 400,
-            raft_election_ms_min: 1200,
-            raft_election_ms_max: 2400,
+            // A leader that is gone is missed after at most 1100 + 1100 ms: writes go on within 3 s.
+            raft_heartbeat_ms: 300,
+            raft_election_ms_min: 700,
+            raft_election_ms_max: 1100,
             gossip_interval_ms: 1000,
             clock_offset_ms: 0,
         }
@@ -165,6 +166,14 @@ pub struct Datacenter {
     pub id: DatacenterId,
     pub name: DatacenterName,
     pub nodes: Vec<Member>,
+}
+
+impl Datacenter {
+    /// Its nodes as placement sees them.
+    pub fn members(&self) -> Vec<meridian_topology::Member> {
+        let member = |node: &Member| meridian_topology::Member { node: node.id, rack: node.rack.clone() };
+        self.nodes.iter().map(member).collect()
+    }
 }
 
 /// A checked configuration.

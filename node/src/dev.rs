@@ -75,7 +75,7 @@ fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
         name: "dev".into(),
         datacenters: args.datacenters,
         nodes: args.nodes,
-        racks: 1,
+        racks: args.racks,
         port_base: args.port_base,
         partitions: args.partitions,
         code: None,

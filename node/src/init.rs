@@ -10,12 +10,14 @@
 //!
 //! Invariants: nothing that exists is overwritten; secrets and keys are readable by their owner only.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use meridian_types::ReplicaCode;
+use anyhow::{Context, Result, anyhow, bail};
+use meridian_topology::{Node, Policy, Tree};
+use meridian_types::{DatacenterId, NodeId, ReplicaCode};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
@@ -118,9 +120,6 @@ impl ClusterPlan {
         if self.nodes == 0 || self.nodes > NODES_MAX {
             bail!("--nodes {}: choose 1 to {NODES_MAX}", self.nodes);
         }
-        if self.nodes > 1 {
-            bail!("--nodes {}: datacenters of several nodes are not there yet; use 1", self.nodes);
-        }
         if self.racks == 0 || self.racks > self.nodes {
             bail!("--racks {}: choose 1 to the number of nodes ({})", self.racks, self.nodes);
         }
@@ -132,15 +131,20 @@ impl ClusterPlan {
             self.members(datacenter, self.wan_address())?;
         }
         let code = self.code.unwrap_or_else(|| ReplicaCode::every_datacenter(self.datacenters as u8));
-        let missing = |what: &str, needed: u8, there: u16| -> Result<()> {
-            if u16::from(needed) > there {
-                bail!("--replication {code} needs {needed} {what}; there are {there}")
+        let members: BTreeSet<DatacenterId> =
+            (1..=self.datacenters).map(|id| DatacenterId::new(id as u8)).collect::<Result<_, _>>()?;
+        for (index, datacenter) in members.iter().enumerate() {
+            let mut tree = Tree::default();
+            tree.add_datacenter(*datacenter, Self::datacenter_name(index as u16).parse()?);
+            for node in self.members(index as u16) {
+                tree.add_node(*datacenter, &node.rack, NodeId(node.id), Node { live: true, free_bytes: 0 })?;
             }
-            Ok(())
-        };
-        missing("other datacenters", code.other_datacenters(), self.datacenters - 1)?;
-        missing("other racks in each datacenter", code.other_racks(), self.racks - 1)?;
-        missing("other nodes in a rack", code.same_rack(), (self.nodes / self.racks).saturating_sub(1))?;
+            let policy = Policy::new(code, 0);
+            let local = policy.select_local(&tree, *datacenter, None).map(drop);
+            local
+                .and_then(|()| policy.select_mirrors(&members, *datacenter, 0).map(drop))
+                .map_err(|error| anyhow!("--replication {error}"))?;
+        }
         Ok(code)
     }
 
@@ -345,8 +349,22 @@ mod tests {
             let plan = ClusterPlan { code: Some(code.parse().unwrap()), ..plan(dir.path()) };
             plan.write().unwrap_err().to_string()
         };
-        assert!(refusal("300").contains("needs 3 other datacenters; there are 2"));
-        assert!(refusal("010").contains("needs 1 other racks"));
-        assert!(refusal("001").contains("needs 1 other nodes"));
+        assert!(refusal("300").contains("300 needs three copies in other datacenters; the cluster has two"));
+        assert!(refusal("010").contains("010 needs a second rack in dc-a; it has one"));
+        assert!(refusal("001").contains("001 needs a second node in dc-a; it has one"));
+    }
+
+    #[test]
+    fn several_nodes_stand_in_turn_in_the_racks_and_ports_follow_their_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = ClusterPlan { nodes: 5, racks: 2, code: Some("111".parse().unwrap()), ..plan(dir.path()) };
+        let ready = plan.write().unwrap();
+        assert_eq!(ready.datacenters[1].nodes[4].s3, "http://127.0.0.1:9140");
+        let files = node_files(dir.path()).unwrap();
+        assert_eq!(files.len(), 15);
+        let config = NodeConfig::load(&files[9]).unwrap();
+        assert_eq!((config.member.name.as_str(), config.member.id), ("dc-b-5", NodeId(5)));
+        let racks: Vec<_> = config.datacenter.nodes.iter().map(|node| node.rack.as_str()).collect();
+        assert_eq!(racks, ["rack-1", "rack-2", "rack-1", "rack-2", "rack-1"]);
     }
 }

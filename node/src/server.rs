@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use meridian_control::{Control, ControlConfig, NodeInfo};
 use meridian_env::{HybridClock, RealDisk, SystemClock};
 use meridian_gossip::{ChitchatMembership, GossipConfig, GossipKey, Membership};
-use meridian_meta::{Meta, MetaConfig};
+use meridian_meta::{GroupMembers, Meta, MetaConfig};
 use meridian_object::{Objects, ObjectsConfig};
 use meridian_raft::{HostConfig, RaftHost};
 use meridian_replica::{ReplicaTimings, Replicas, ReplicasConfig};
@@ -24,7 +24,7 @@ use meridian_replicator::ClockConfig;
 use meridian_rest::{NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
 use meridian_s3::{GatewayLimits, RequestObserver, RequestReport, S3Config};
 use meridian_store::{SharedMemory, Store};
-use meridian_types::{DatacenterId, NodeId};
+use meridian_types::DatacenterId;
 use meridian_volume::{VolumeOptions, VolumeSet};
 use meridian_wire::tls::Identity as TlsIdentity;
 use meridian_wire::{LinkTimings, LocalNode};
@@ -44,8 +44,10 @@ use crate::users::Administrator;
 const READY_POLL: Duration = Duration::from_millis(20);
 /// How long the servers may take to end their requests.
 const SERVERS_GRACE: Duration = Duration::from_secs(6);
-/// The longest that control waits for a leader at start.
+/// The longest that a command to control waits for its outcome, and a node alone for itself to lead.
 const CONTROL_WAIT_MS_MAX: u64 = 20_000;
+/// The longest that a node waits at its start for others to make up a quorum: they may be started one by one.
+const JOIN_WAIT_MS_MAX: u64 = 15 * 60_000;
 
 /// Memory that all nodes of this process share.
 #[derive(Clone)]
@@ -118,8 +120,8 @@ impl RunningNode {
         }
         let gossip = start_gossip(&config, identity.boot_counter(), &clock).await?;
 
-        let members: BTreeSet<NodeId> = config.datacenter.nodes.iter().map(|node| node.id).collect();
-        let meta_config = MetaConfig::new(config.datacenter.id, config.partitions, members.clone());
+        let members = control_members(&config);
+        let meta_config = MetaConfig::placed(config.datacenter.id, partition_members(&config), members.clone());
         let meta = Meta::start(meta_config, Arc::clone(&host), Arc::clone(&clock)).await?;
         let control_config = control_config(&config, members, identity.boot_counter());
         let control =
@@ -285,7 +287,21 @@ async fn start_gossip(
     Ok(Arc::new(membership))
 }
 
-fn control_config(config: &NodeConfig, members: BTreeSet<NodeId>, boot_counter: u64) -> ControlConfig {
+/// The voters of the control group and of the catalog; the other nodes follow them, so that each has both at hand.
+fn control_members(config: &NodeConfig) -> GroupMembers {
+    let voters = meridian_topology::control_voters(&config.datacenter.members());
+    let learners = config.datacenter.nodes.iter().map(|node| node.id);
+    GroupMembers::new(voters.iter().copied().collect(), voters[0]).with_learners(learners)
+}
+
+fn partition_members(config: &NodeConfig) -> Vec<GroupMembers> {
+    meridian_topology::partition_groups(&config.datacenter.members(), config.partitions)
+        .into_iter()
+        .map(|group| GroupMembers::new(group.replicas.into_iter().collect(), group.leader))
+        .collect()
+}
+
+fn control_config(config: &NodeConfig, members: GroupMembers, boot_counter: u64) -> ControlConfig {
     let member = &config.member;
     ControlConfig {
         datacenter: config.datacenter.id,
@@ -303,31 +319,31 @@ fn control_config(config: &NodeConfig, members: BTreeSet<NodeId>, boot_counter: 
         boot_counter,
         mirrors_to: config.others.iter().map(|datacenter| datacenter.id).collect::<Vec<DatacenterId>>(),
         code: config.code,
+        join_wait_ms_max: if config.datacenter.nodes.len() > 1 { JOIN_WAIT_MS_MAX } else { CONTROL_WAIT_MS_MAX },
         wait_ms_max: CONTROL_WAIT_MS_MAX,
     }
 }
 
 fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimings) -> ReplicationConfig {
+    let node = |node: &crate::config::Member| PeerNode {
+        node: node.id,
+        name: node.name.clone(),
+        grpc: node.grpc.to_string(),
+        bulk: node.bulk.to_string(),
+    };
     let peer = |datacenter: &crate::config::Datacenter| PeerDatacenter {
         id: datacenter.id,
         name: datacenter.name.clone(),
-        nodes: datacenter
-            .nodes
-            .iter()
-            .map(|node| PeerNode {
-                node: node.id,
-                name: node.name.clone(),
-                grpc: node.grpc.to_string(),
-                bulk: node.bulk.to_string(),
-            })
-            .collect(),
+        nodes: datacenter.nodes.iter().map(node).collect(),
     };
+    let siblings = config.datacenter.nodes.iter().filter(|other| other.id != config.member.id);
     ReplicationConfig {
         local: local_node(config),
         cluster_name: config.cluster_name.clone(),
         datacenter_name: config.datacenter.name.clone(),
         boot_counter,
         peers: config.others.iter().map(peer).collect(),
+        siblings: siblings.map(node).collect(),
         timings,
         limits: ReplicationLimits::default(),
     }

@@ -31,7 +31,12 @@ pub enum Shape {
 pub struct ClusterOptions {
     pub shape: Shape,
     pub datacenters: u16,
+    /// Nodes and racks of each datacenter.
+    pub nodes: u16,
+    pub racks: u16,
     pub partitions: u16,
+    /// The cluster's default code; without it every datacenter holds every byte.
+    pub code: Option<&'static str>,
     /// Put before the program, such as `strace` and its arguments, by datacenter name; for `Shape::Nodes`.
     pub wrapper: Option<(String, Vec<String>)>,
     /// Where the cluster lives; a directory of its own without it.
@@ -42,7 +47,17 @@ pub struct ClusterOptions {
 
 impl ClusterOptions {
     pub fn new(shape: Shape) -> Self {
-        Self { shape, datacenters: 3, partitions: 2, wrapper: None, directory: None, logs: None }
+        Self {
+            shape,
+            datacenters: 3,
+            nodes: 1,
+            racks: 1,
+            partitions: 2,
+            code: None,
+            wrapper: None,
+            directory: None,
+            logs: None,
+        }
     }
 }
 
@@ -57,7 +72,7 @@ pub struct Cluster {
 }
 
 struct Process {
-    /// The datacenter's name, or "dev".
+    /// The datacenter's name, the node's where a datacenter has several, or "dev".
     name: String,
     child: Option<Child>,
     /// Whether the child is a wrapper, which runs the node as a child of its own.
@@ -167,8 +182,11 @@ impl Cluster {
     fn initialise(&mut self) -> Result<()> {
         let (datacenters, base) = (self.options.datacenters.to_string(), self.ports.base().to_string());
         let partitions = self.options.partitions.to_string();
+        let (nodes, racks) = (self.options.nodes.to_string(), self.options.racks.to_string());
         let output = Command::new(program())
             .args(["init", "--datacenters", &datacenters, "--port-base", &base, "--partitions", &partitions])
+            .args(["--nodes", &nodes, "--racks", &racks])
+            .args(self.options.code.iter().flat_map(|code| ["--replication", code]))
             .arg("--dir")
             .arg(&self.directory)
             .output()?;
@@ -188,7 +206,7 @@ impl Cluster {
     pub async fn run(&mut self) -> Result<()> {
         let names = match self.options.shape {
             Shape::Dev => vec!["dev".to_owned()],
-            Shape::Nodes => self.datacenters(),
+            Shape::Nodes => self.nodes(),
         };
         for name in names {
             self.processes.push(Process::new(&name));
@@ -212,19 +230,37 @@ impl Cluster {
         &self.directory
     }
 
-    /// The home of a datacenter's only node: node.toml, data, log.
-    pub fn node_directory(&self, datacenter: &str) -> PathBuf {
-        self.directory.join(datacenter).join(format!("{datacenter}-1"))
-    }
-
-    fn entry(&self, datacenter: &str) -> &Value {
+    /// The names of the processes: the datacenters' where each has one node, else the nodes'.
+    pub fn nodes(&self) -> Vec<String> {
+        if self.options.nodes == 1 {
+            return self.datacenters();
+        }
+        let text = |value: &Value| value.as_str().expect("ready files hold texts").to_owned();
         let entries = self.ready["datacenters"].as_array().expect("a ready file lists datacenters");
-        entries.iter().find(|dc| dc["name"] == datacenter).expect("a datacenter of this cluster")
+        let nodes = entries.iter().flat_map(|dc| dc["nodes"].as_array().expect("a datacenter lists nodes"));
+        nodes.map(|node| text(&node["name"])).collect()
     }
 
-    /// A client of one datacenter's S3 endpoint.
-    pub fn s3(&self, datacenter: &str) -> S3 {
-        let entry = self.entry(datacenter);
+    /// The home of a node, or of a datacenter's first one: node.toml, data, log.
+    pub fn node_directory(&self, name: &str) -> PathBuf {
+        let (datacenter, node) = self.entry(name);
+        self.directory.join(datacenter).join(node["name"].as_str().expect("a node has a name"))
+    }
+
+    /// The datacenter and the node that a name stands for; a datacenter's stands for its first node.
+    fn entry(&self, name: &str) -> (&str, &Value) {
+        let entries = self.ready["datacenters"].as_array().expect("a ready file lists datacenters");
+        let mut found = entries.iter().flat_map(|dc| {
+            let datacenter = dc["name"].as_str().expect("a datacenter has a name");
+            let nodes = dc["nodes"].as_array().expect("a datacenter lists nodes");
+            nodes.iter().map(move |node| (datacenter, node))
+        });
+        found.find(|(dc, node)| *dc == name || node["name"] == name).expect("a datacenter or a node of this cluster")
+    }
+
+    /// A client of the S3 endpoint of a node, or of a datacenter's first one.
+    pub fn s3(&self, name: &str) -> S3 {
+        let (datacenter, entry) = self.entry(name);
         let text = |value: &Value| value.as_str().expect("ready files hold texts").to_owned();
         S3::new(&text(&entry["s3"]), datacenter, &text(&self.ready["access_key"]), &text(&self.ready["secret_key"]))
     }
@@ -235,9 +271,9 @@ impl Cluster {
         (text("access_key"), text("secret_key"))
     }
 
-    /// The REST endpoint of a datacenter.
-    pub fn rest(&self, datacenter: &str) -> String {
-        self.entry(datacenter)["rest"].as_str().expect("ready files hold texts").to_owned()
+    /// The REST endpoint of a node, or of a datacenter's first one.
+    pub fn rest(&self, name: &str) -> String {
+        self.entry(name).1["rest"].as_str().expect("ready files hold texts").to_owned()
     }
 
     /// Starts the process of a datacenter (or "dev") again.
@@ -249,6 +285,7 @@ impl Cluster {
             // A bare name, as a user types it.
             command.current_dir(&self.directory).args(["dev", "--ready-file", DEV_READY_FILE]);
             command.args(["--datacenters", &self.options.datacenters.to_string()]);
+            command.args(["--nodes", &self.options.nodes.to_string(), "--racks", &self.options.racks.to_string()]);
             command.args(["--port-base", &self.ports.base().to_string()]);
             command.args(["--partitions", &self.options.partitions.to_string()]);
             command.arg("--dir").arg(&self.directory);
@@ -392,6 +429,14 @@ impl Cluster {
     /// Runs `meridian` with the cluster's ready file.
     pub fn cli(&self, words: &[&str]) -> Result<Output> {
         Ok(Command::new(program()).args(words).arg("--ready-file").arg(self.directory.join("ready.json")).output()?)
+    }
+
+    /// Runs `meridian` against the REST endpoint of one node.
+    pub fn cli_at(&self, node: &str, words: &[&str]) -> Result<Output> {
+        let (access_key, secret_key) = self.keys();
+        let mut command = Command::new(program());
+        command.args(words).args(["--endpoint", &self.rest(node)]);
+        Ok(command.env("MERIDIAN_ACCESS_KEY", access_key).env("MERIDIAN_SECRET_KEY", secret_key).output()?)
     }
 
     /// `replication wait --until now --in ...`, which must succeed.

@@ -7,9 +7,11 @@
 //! degraded; the same tree gives the same answer everywhere.
 
 mod error;
+mod groups;
 mod policy;
 mod tree;
 
 pub use error::PlacementError;
+pub use groups::{Group, Member, PARTITION_REPLICAS_MAX, control_voters, control_voters_count, partition_groups};
 pub use policy::{LocalSet, Policy};
 pub use tree::{Datacenter, Node, Rack, Tree};

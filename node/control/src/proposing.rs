@@ -1,16 +1,22 @@
 //! Giving commands to the control group from this node.
 //!
-//! What it is for: one bounded attempt a call, errors in the words of `ControlError`, and the stamps that some commands
-//! carry. Invariants: every call ends within the configured wait; a refused stamp is taken anew above what refused it
-//! (rule 13).
+//! What it is for: finding the leader, errors in the words of `ControlError`, and the stamps that some commands carry.
+//! Invariants: every call ends within the configured wait; a command of unknown outcome is given again only because each
+//! is safe to give again (see `command`); who was answered finds it in this node's own view; a refused stamp is taken anew
+//! above what refused it (rule 13).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use meridian_env::HybridClock;
-use meridian_raft::{Group, Leadership, ProposeError};
-use meridian_types::Timestamp;
+use meridian_raft::{
+    ForwardError, ForwardHandler, Group, Leadership, ProposeError, Route, decode_forwarded, encode_forwarded,
+};
+use meridian_types::{NodeId, Timestamp};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::registry::RegistryCache;
 use crate::{Command, ControlError, Refusal, Response, VolumeRecord};
@@ -19,29 +25,80 @@ use crate::{Command, ControlError, Refusal, Response, VolumeRecord};
 /// second one needs a close in between.
 const STAMP_ATTEMPTS_MAX: usize = 8;
 
+/// How long one attempt at the leader may take, so that one that is gone does not use up the whole wait.
+const ATTEMPT_DEADLINE: Duration = Duration::from_millis(1500);
+/// The pause before the leader is looked for again.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+
 pub(crate) struct Proposing {
     pub(crate) group: Group,
+    pub(crate) route: Route,
     pub(crate) clock: Arc<HybridClock>,
     pub(crate) cache: RegistryCache,
     pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) node: NodeId,
     pub(crate) wait: Duration,
 }
 
 impl Proposing {
-    /// One attempt. A refusal is an `Ok`: what it means is the caller's to say.
+    /// Gives a command to the leader, through elections until the wait is over. A refusal is an `Ok`: what it means is
+    /// the caller's to say.
     pub(crate) async fn propose(&self, command: Command) -> Result<Response, ControlError> {
-        let answer = tokio::time::timeout(self.wait, self.group.propose(command.encode())).await;
-        self.cache.invalidate(); // also when the outcome is unknown: it may have been applied
-        let bytes = match answer {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(ProposeError::NotLeader { leader })) => return Err(ControlError::NotLeader { leader }),
-            Ok(Err(ProposeError::Busy)) => {
-                return Err(ControlError::Unavailable { reason: "too many commands are in flight".to_owned() });
+        let (bytes, until) = (command.encode(), Instant::now() + self.wait);
+        let mut is_unknown = false;
+        loop {
+            let error = match self.attempt(bytes.clone(), until).await {
+                Ok(bytes) => {
+                    return Response::decode(&bytes)
+                        .map_err(|error| ControlError::Damaged { reason: error.to_string() });
+                }
+                Err(error) => error,
+            };
+            is_unknown |= matches!(error, ControlError::Unknown);
+            let again = matches!(error, ControlError::Unknown | ControlError::NotLeader { .. });
+            if !again || Instant::now() + ATTEMPT_PAUSE >= until {
+                return Err(if is_unknown { ControlError::Unknown } else { error });
             }
-            Ok(Err(ProposeError::Stopped)) => return Err(ControlError::Stopped),
-            Ok(Err(ProposeError::Unknown)) | Err(_) => return Err(ControlError::Unknown),
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
+        }
+    }
+
+    /// One attempt: here if this node leads, else at the leader.
+    async fn attempt(&self, command: Bytes, until: Instant) -> Result<Bytes, ControlError> {
+        let Leadership { leader, serving, .. } = *self.leadership.borrow();
+        let answer = if serving || leader.is_none() {
+            let answer = tokio::time::timeout_at(until, self.group.propose(command)).await;
+            answer.unwrap_or(Err(ProposeError::Unknown))
+        } else {
+            self.forward(command, until).await?
         };
-        Response::decode(&bytes).map_err(|error| ControlError::Damaged { reason: error.to_string() })
+        self.cache.invalidate(); // also when the outcome is unknown: it may have been applied
+        answer.map_err(|error| match error {
+            ProposeError::NotLeader { leader } => ControlError::NotLeader { leader },
+            ProposeError::Busy => ControlError::Unavailable { reason: "too many commands are in flight".to_owned() },
+            ProposeError::Stopped => ControlError::Stopped,
+            ProposeError::Unknown => ControlError::Unknown,
+        })
+    }
+
+    async fn forward(&self, command: Bytes, until: Instant) -> Result<Result<Bytes, ProposeError>, ControlError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = match self.route.forward(command, ATTEMPT_DEADLINE.min(left)).await {
+            Ok(answer) => answer,
+            Err(ForwardError::NoLeader) => return Ok(Err(ProposeError::NotLeader { leader: None })),
+            Err(ForwardError::Unknown { node, reason }) => {
+                tracing::debug!(%node, reason, "a command to the control group has no answer");
+                return Ok(Err(ProposeError::Unknown));
+            }
+        };
+        let answered = decode_forwarded::<Result<Vec<u8>, ProposeError>>(&answer.body)
+            .map_err(|reason| ControlError::Damaged { reason })?;
+        if answered.is_ok() {
+            let left = until.saturating_duration_since(Instant::now());
+            let applied = self.route.applied(answer.index, left).await;
+            applied.map_err(|error| ControlError::Unavailable { reason: error.to_string() })?;
+        }
+        Ok(answered.map(Bytes::from))
     }
 
     /// Proposes a command that answers with a volume's record.
@@ -80,18 +137,21 @@ impl Proposing {
         }
     }
 
-    pub(crate) fn is_serving(&self) -> bool {
-        self.leadership.borrow().serving
+    /// Whether somebody takes commands, as far as this node knows.
+    pub(crate) fn is_led(&self) -> bool {
+        let Leadership { leader, serving, .. } = *self.leadership.borrow();
+        serving || leader.is_some_and(|leader| leader != self.node)
     }
 
-    /// Waits until this node leads the group and may act on its state.
-    pub(crate) async fn serving(&self) -> Result<(), ControlError> {
-        let mut leadership = self.leadership.clone();
-        let waited = tokio::time::timeout(self.wait, leadership.wait_for(|leadership| leadership.serving)).await;
+    /// Waits until the group is led, by this node or another one.
+    pub(crate) async fn led(&self, wait: Duration) -> Result<(), ControlError> {
+        let (mut leadership, node) = (self.leadership.clone(), self.node);
+        let is_led = |now: &Leadership| now.serving || now.leader.is_some_and(|leader| leader != node);
+        let waited = tokio::time::timeout(wait, leadership.wait_for(is_led)).await;
         match waited {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ControlError::Stopped),
-            Err(_) => Err(ControlError::Unavailable { reason: "this node does not lead it in time".to_owned() }),
+            Err(_) => Err(ControlError::Unavailable { reason: "nobody leads it in time".to_owned() }),
         }
     }
 }
@@ -102,5 +162,22 @@ pub(crate) fn senseless(response: Response) -> ControlError {
         Response::Refused(Refusal::IdsExhausted) => ControlError::IdsExhausted,
         Response::Refused(refusal) => ControlError::Refused(refusal),
         other => ControlError::Damaged { reason: format!("a command was answered with {other:?}") },
+    }
+}
+
+/// Takes the commands of nodes that do not lead the group. A command is answered as it would be here; who leads no more
+/// says so, and never passes it on.
+pub(crate) struct CommandsOfOthers {
+    pub(crate) group: Group,
+    pub(crate) wait: Duration,
+}
+
+#[async_trait]
+impl ForwardHandler for CommandsOfOthers {
+    async fn answer(&self, body: Bytes) -> Result<Bytes, String> {
+        Command::decode(&body).map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(self.wait, self.group.propose(body)).await;
+        let answer = answer.unwrap_or(Err(ProposeError::Unknown));
+        Ok(encode_forwarded(&answer.map(|bytes| bytes.to_vec())))
     }
 }

@@ -6,12 +6,11 @@
 //! Invariants: `start` returns only once this node is registered with a boot counter above all before it, and before
 //! that nothing is created or issued; the background tasks end with `shutdown`, or with the last handle.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use meridian_env::{HybridClock, entropy};
-use meridian_raft::{Leadership, RaftHost};
+use meridian_raft::{ForwardHandler, GroupMembers, Leadership, RaftHost};
 use meridian_store::GroupId;
 use meridian_types::{
     DatacenterId, DatacenterName, Fid, Incarnation, NeedleKey, NodeId, ReplicaCode, Timestamp, VolumeId,
@@ -23,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::keys::KeyLeases;
-use crate::proposing::{Proposing, senseless};
+use crate::proposing::{CommandsOfOthers, Proposing, senseless};
 use crate::registry::RegistryCache;
 use crate::writable::Writable;
 use crate::{
@@ -45,8 +44,8 @@ pub struct ControlConfig {
     /// For messages such as "110 needs a second rack in dc-a".
     pub datacenter_name: DatacenterName,
     pub node: NodeId,
-    /// The voters of the control group.
-    pub members: BTreeSet<NodeId>,
+    /// The voters of the control group, and the other nodes of the datacenter as learners.
+    pub members: GroupMembers,
     pub node_info: NodeInfo,
     /// From the node's identity file; raised before each start.
     pub boot_counter: u64,
@@ -54,7 +53,9 @@ pub struct ControlConfig {
     pub mirrors_to: Vec<DatacenterId>,
     /// The cluster's default code: its volumes are grown at start.
     pub code: ReplicaCode,
-    /// The longest that `start` waits for a leader, and a command for its outcome.
+    /// The longest that `start` waits for a leader.
+    pub join_wait_ms_max: u64,
+    /// The longest that a command waits for its outcome.
     pub wait_ms_max: u64,
 }
 
@@ -76,6 +77,8 @@ struct Inner {
     registry_changed: watch::Sender<u64>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Answers what other nodes forward; the host knows it only as long as it is here.
+    _commands: Arc<dyn ForwardHandler>,
 }
 
 impl Control {
@@ -97,7 +100,11 @@ impl Control {
         let cache = RegistryCache::new(group.clone()).map_err(damaged)?;
         let wait = Duration::from_millis(config.wait_ms_max);
         let leadership = group.leadership();
-        let proposing = Arc::new(Proposing { group, clock, cache, leadership, wait });
+        let commands: Arc<dyn ForwardHandler> = Arc::new(CommandsOfOthers { group: group.clone(), wait });
+        host.answer_forwarded(GroupId::CONTROL, &commands);
+        let route = host.route(GroupId::CONTROL, config.members.clone(), Some(group.clone()));
+        let node = config.node;
+        let proposing = Arc::new(Proposing { group, route, clock, cache, leadership, node, wait });
         let members = config.mirrors_to.iter().copied().chain([config.datacenter]).collect();
         let datacenter = (config.datacenter, config.datacenter_name.clone());
         let writable = Writable::new(datacenter, config.node, members, config.code, proposing.clone(), volumes);
@@ -112,6 +119,7 @@ impl Control {
             registry_changed: watch::Sender::new(0),
             stop,
             tasks: Mutex::default(),
+            _commands: commands,
         });
         inner.join().await?;
         let maintenance = maintain(Arc::downgrade(&inner), inner.wake.clone(), stopping.clone());
@@ -264,7 +272,7 @@ impl Control {
 
     /// Whether the group has a leader and a volume of the default code takes appends.
     pub fn ready(&self) -> bool {
-        self.leader().is_some() && self.inner.writable.first(self.inner.config.code).is_some()
+        self.inner.proposing.is_led() && self.inner.writable.first(self.inner.config.code).is_some()
     }
 
     /// Ends the background tasks.
@@ -282,10 +290,11 @@ impl Control {
 impl Inner {
     /// The order of a start: lead, register, check the files, and only then lease and create.
     async fn join(&self) -> Result<(), ControlError> {
-        self.proposing.serving().await?;
+        self.proposing.led(Duration::from_millis(self.config.join_wait_ms_max)).await?;
+        // Answered and applied here: from now on this node's view is as recent as its registration.
+        self.register_node().await?;
         let registry = self.proposing.cache.get();
         self.proposing.clock.observe(registry.state.registry_closed);
-        self.register_node().await?;
         self.writable.check_files()?;
         self.lease_keys().await?;
         if let Err(error) = self.writable.grow_all().await {
@@ -298,7 +307,7 @@ impl Inner {
     async fn register_node(&self) -> Result<(), ControlError> {
         let ControlConfig { node, node_info: info, boot_counter, .. } = &self.config;
         let (node, boot_counter, session) = (*node, *boot_counter, entropy::request_id());
-        let deadline = Instant::now() + self.proposing.wait;
+        let deadline = Instant::now() + Duration::from_millis(self.config.join_wait_ms_max);
         loop {
             let command = Command::RegisterNode { node, info: info.clone(), boot_counter, session };
             match self.proposing.propose(command).await {
@@ -350,7 +359,7 @@ impl Inner {
 
     /// One round of the background work. What fails is tried again in the next.
     async fn maintain(&self) {
-        if !self.proposing.is_serving() {
+        if !self.proposing.is_led() {
             return;
         }
         self.writable.seal_retired().await;

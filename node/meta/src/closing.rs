@@ -53,7 +53,7 @@ impl Closing {
         match self.clock.next_waiting().await {
             // A partition that can't be closed now is at the next tick; meanwhile its watermark stands, as it should.
             Ok(at) => {
-                let closes = serving.into_iter().map(|slot| slot.close(at));
+                let closes = serving.into_iter().map(|slot| slot.close_here(at));
                 for error in futures::future::join_all(closes).await.into_iter().filter_map(Result::err) {
                     tracing::debug!(%error, "a partition was not closed");
                 }

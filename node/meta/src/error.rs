@@ -1,12 +1,13 @@
 //! What can go wrong between a gateway and a partition. Each variant says what the caller may do next.
 
 use meridian_types::{NodeId, PartitionId};
+use serde::{Deserialize, Serialize};
 
 /// Why a partition did not do what it was asked.
 ///
-/// `NotLeader`, `Unavailable`, `Busy`, `Clock` and `Skewed` promise that nothing was or will be committed; `Unknown`
+/// `NotLeader`, `Unavailable`, `Busy`, `Clock`, `Skewed` and `NotHere` promise that nothing was or will be committed; `Unknown`
 /// promises nothing: the same request id may be proposed again, and only that (rule 11).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MetaError {
     #[error("partition {partition}: this node does not lead it (leader: {leader:?})")]
     NotLeader { partition: PartitionId, leader: Option<NodeId> },
@@ -26,6 +27,9 @@ pub enum MetaError {
     /// The encoded proposal is larger than a raft entry may be.
     #[error("partition {partition}: a proposal of {size} bytes is above the largest allowed, {size_max}")]
     TooLarge { partition: PartitionId, size: usize, size_max: usize },
+    /// This node holds no replica of it; only what goes to the leader can be had.
+    #[error("partition {partition} has no replica on this node")]
+    NotHere { partition: PartitionId },
     #[error("there is no partition {partition} in this cluster")]
     NoSuchPartition { partition: PartitionId },
     /// The partition's state or a response of it does not decode; the group is of no use until it is repaired.

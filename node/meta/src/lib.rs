@@ -15,4 +15,5 @@ mod proposer;
 mod slot;
 
 pub use error::MetaError;
+pub use meridian_raft::{GroupMembers, ReadView};
 pub use meta::{Meta, MetaConfig};

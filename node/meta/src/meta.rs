@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use meridian_env::HybridClock;
-use meridian_index::{Command, IndexMachine, Operation, Outcome, RemoteOutcome, Response, queries};
-use meridian_raft::{Leadership, RaftHost};
+use meridian_index::{IndexMachine, Operation, Outcome, RemoteOutcome, Response, queries};
+use meridian_raft::{ForwardHandler, GroupMembers, Leadership, RaftHost, ReadView};
 use meridian_replicator::Batch;
 use meridian_store::{GroupId, GroupView};
 use meridian_types::{BucketId, DatacenterId, NodeId, PartitionId, RequestId, Timestamp};
@@ -31,8 +32,10 @@ pub struct MetaConfig {
     pub datacenter: DatacenterId,
     /// The cluster's P, without the catalog.
     pub partitions: u16,
-    /// The voters of each group.
-    pub members: BTreeSet<NodeId>,
+    /// The members of each partition's group, partition p at p.
+    pub groups: Vec<GroupMembers>,
+    /// Those of the catalog's.
+    pub catalog: GroupMembers,
     /// Partitions are closed at most this long after something happened in one of them.
     pub closed_interval_ms: u64,
     /// And this often when nothing at all happens.
@@ -42,12 +45,20 @@ pub struct MetaConfig {
 }
 
 impl MetaConfig {
-    /// The defaults: 1 s, 3 s, 5 s.
+    /// Every group on the same members, and the defaults: 1 s, 3 s, 5 s.
     pub fn new(datacenter: DatacenterId, partitions: u16, members: BTreeSet<NodeId>) -> Self {
+        let members = GroupMembers::from(members);
+        Self::placed(datacenter, vec![members.clone(); usize::from(partitions)], members)
+    }
+
+    /// Each group on members of its own; P is the number of `groups`, at most `PARTITIONS_MAX`.
+    pub fn placed(datacenter: DatacenterId, groups: Vec<GroupMembers>, catalog: GroupMembers) -> Self {
+        let partitions = u16::try_from(groups.len()).expect("at most PARTITIONS_MAX partitions");
         Self {
             datacenter,
             partitions,
-            members,
+            groups,
+            catalog,
             closed_interval_ms: 1000,
             closed_interval_idle_ms: 3000,
             propose_wait_ms_max: 5000,
@@ -62,10 +73,12 @@ pub struct Meta {
 }
 
 struct Inner {
+    node: NodeId,
     /// Partition p at p, the catalog last.
     slots: Vec<Slot>,
     partitions: u16,
-    voters: usize,
+    /// Answer what other nodes forward; the host knows them only as long as they are here.
+    _handlers: Vec<Arc<dyn ForwardHandler>>,
     advanced: Arc<watch::Sender<u64>>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -82,11 +95,21 @@ impl Meta {
         let (stop, stopping) = watch::channel(false);
         let advanced = Arc::new(watch::Sender::new(0));
         let activity = Arc::new(Notify::new());
-        let (mut slots, mut tasks) = (Vec::new(), Vec::new());
+        let (mut slots, mut tasks, mut handlers) = (Vec::new(), Vec::new(), Vec::new());
         for partition in all_partitions(config.partitions) {
             let datacenter = config.datacenter;
+            let members = if partition.is_catalog() {
+                config.catalog.clone()
+            } else {
+                config.groups[usize::from(partition.0)].clone()
+            };
+            let id = GroupId::partition(partition);
+            if !members.holds(host.node()) {
+                slots.push(Slot::new(partition, host.route(id, members, None), None, wait));
+                continue;
+            }
             let machine = Arc::new(IndexMachine { datacenter, partition });
-            let started = host.start_group(GroupId::partition(partition), machine, config.members.clone()).await;
+            let started = host.start_group(id, machine, members.clone()).await;
             let group =
                 started.map_err(|error| MetaError::Unavailable { partition, reason: format!("start: {error}") })?;
             let state = queries::state(&group.view())
@@ -105,7 +128,11 @@ impl Meta {
             );
             tasks.push(tokio::spawn(proposer.run()));
             tasks.push(tokio::spawn(follow(group.applied(), advanced.clone(), stopping.clone())));
-            slots.push(Slot::new(partition, group, sender, wait));
+            let slot = Slot::new(partition, host.route(id, members, Some(group)), Some(sender), wait);
+            let handler: Arc<dyn ForwardHandler> = Arc::new(slot.clone());
+            host.answer_forwarded(id, &handler);
+            handlers.push(handler);
+            slots.push(slot);
         }
         let closing = Closing {
             slots: slots.clone(),
@@ -116,8 +143,16 @@ impl Meta {
             stop: stopping,
         };
         tasks.push(tokio::spawn(closing.run()));
-        let (partitions, voters) = (config.partitions, config.members.len());
-        let inner = Inner { slots, partitions, voters, advanced, stop, tasks: Mutex::new(tasks) };
+        let partitions = config.partitions;
+        let inner = Inner {
+            node: host.node(),
+            slots,
+            partitions,
+            _handlers: handlers,
+            advanced,
+            stop,
+            tasks: Mutex::new(tasks),
+        };
         Ok(Meta { inner: Arc::new(inner) })
     }
 
@@ -134,23 +169,30 @@ impl Meta {
         operation: Operation,
         seen: Timestamp,
     ) -> Result<Outcome, MetaError> {
-        self.slot(partition)?.propose(request, operation, seen).await
+        // Boxed: the futures above it are deep already.
+        self.slot(partition)?.propose(request, operation, seen).boxed().await
     }
 
-    /// A linearizable view: everything acknowledged before this call is in it.
+    /// A linearizable view: everything acknowledged before this call is in it. Of the replica here once it has applied
+    /// what the leader's read index says; without a replica, of the leader's.
     ///
     /// # Errors
     /// `NotLeader`, `Unavailable`, `Stopped`.
-    pub async fn read(&self, partition: PartitionId) -> Result<GroupView, MetaError> {
-        self.slot(partition)?.read().await
+    pub async fn read(&self, partition: PartitionId) -> Result<ReadView, MetaError> {
+        self.slot(partition)?.read().boxed().await
     }
 
     /// What this node has applied, without asking the leader.
     ///
     /// # Errors
-    /// `NoSuchPartition`.
+    /// `NoSuchPartition`, `NotHere`.
     pub fn local_view(&self, partition: PartitionId) -> Result<GroupView, MetaError> {
-        Ok(self.slot(partition)?.group.view())
+        Ok(self.slot(partition)?.group()?.view())
+    }
+
+    /// Whether this node has a replica of the partition.
+    pub fn is_here(&self, partition: PartitionId) -> bool {
+        self.slot(partition).is_ok_and(|slot| slot.group().is_ok())
     }
 
     /// Proposes a batch of another datacenter's log; the clock observes its greatest stamp first (rule 9).
@@ -188,11 +230,7 @@ impl Meta {
     /// # Errors
     /// As `propose`; it may be repeated after any.
     pub async fn fence(&self, partition: PartitionId, bucket: BucketId, raised: bool) -> Result<(), MetaError> {
-        let slot = self.slot(partition)?;
-        match slot.propose_entry(EntryCommand::Plain(Command::Fence { bucket, raised })).await? {
-            Response::Done => Ok(()),
-            other => Err(slot.senseless("a fence", &other)),
-        }
+        self.slot(partition)?.fence(bucket, raised).await
     }
 
     /// Every partition, the catalog last.
@@ -225,16 +263,16 @@ impl Meta {
 
     /// The leader that this node knows of, and the term.
     pub fn leader(&self, partition: PartitionId) -> Option<(NodeId, u64)> {
-        let Leadership { leader, term, .. } = *self.slot(partition).ok()?.group.leadership().borrow();
+        let Leadership { leader, term, .. } = *self.slot(partition).ok()?.group().ok()?.leadership().borrow();
         Some((leader?, term))
     }
 
-    /// Whether every partition and the catalog has a leader that this node knows of, which serves if no other voter can.
+    /// Whether every partition that has a replica here, and the catalog, has a leader that this node knows of, which
+    /// serves if it is this one. Partitions elsewhere are asked for when they are needed.
     pub fn ready(&self) -> bool {
-        let alone = self.inner.voters == 1;
-        self.inner.slots.iter().all(|slot| {
-            let leadership = *slot.group.leadership().borrow();
-            leadership.serving || (!alone && leadership.leader.is_some())
+        self.inner.slots.iter().filter_map(|slot| slot.group().ok().zip(Some(slot))).all(|(group, slot)| {
+            let leader = group.leadership().borrow().leader;
+            slot.is_serving() || leader.is_some_and(|leader| leader != self.inner.node)
         })
     }
 

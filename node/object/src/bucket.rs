@@ -3,8 +3,8 @@
 //! Invariants: a bucket that is absent from the local view is looked up linearizably before anyone is told so; an
 //! object mutation names its bucket by id, and the fence in its partition, not this lookup, guards it (rule 18).
 
+use meridian_index::kv::KvRead;
 use meridian_index::{BucketRow, BucketSettings, Operation, Outcome, queries};
-use meridian_store::GroupView;
 use meridian_types::{BucketName, PartitionId, ReplicaCode, Timestamp};
 
 use crate::objects::Inner;
@@ -93,7 +93,7 @@ impl Inner {
     }
 }
 
-fn active_bucket(view: &GroupView, name: &BucketName) -> Result<Option<BucketRow>, ObjectError> {
+fn active_bucket(view: &dyn KvRead, name: &BucketName) -> Result<Option<BucketRow>, ObjectError> {
     let row = queries::bucket(view, name).map_err(index_error)?;
     Ok(row.filter(BucketRow::is_active))
 }

@@ -5,7 +5,6 @@
 
 use futures::future::try_join_all;
 use meridian_index::{ListPage as PartitionPage, ListQuery, queries};
-use meridian_store::GroupView;
 use meridian_types::limits::LIST_PAGE_MAX;
 use meridian_types::{BucketId, BucketName, PartitionId};
 
@@ -13,6 +12,7 @@ use crate::merge::{Fetched, Item, Lane, merge, share_of};
 use crate::objects::Inner;
 use crate::read_row::{index_error, read_row};
 use crate::{ObjectError, ObjectInfo, Objects};
+use meridian_meta::ReadView;
 
 #[derive(Debug, Clone)]
 pub struct ListRequest {
@@ -60,7 +60,7 @@ impl Objects {
 
 impl Inner {
     /// A linearizable view of every partition, without the catalog.
-    pub(crate) async fn read_all(&self) -> Result<Vec<GroupView>, ObjectError> {
+    pub(crate) async fn read_all(&self) -> Result<Vec<ReadView>, ObjectError> {
         try_join_all((0..self.config.partitions).map(|partition| self.read(PartitionId(partition)))).await
     }
 }
@@ -76,7 +76,7 @@ pub(crate) async fn on_blocking_thread<T: Send + 'static>(
 }
 
 fn merge_views(
-    views: Vec<GroupView>,
+    views: Vec<ReadView>,
     bucket: BucketId,
     query: &ListQuery,
     limit: usize,

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use meridian_control::Control;
 use meridian_env::HybridClock;
-use meridian_meta::Meta;
+use meridian_meta::{Meta, ReadView};
 use meridian_replica::Replicas;
-use meridian_store::GroupView;
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{BucketId, DatacenterId, DatacenterName, ObjectKey, PartitionId, ReplicaCode, partition_of};
 use parking_lot::Mutex;
@@ -98,7 +97,7 @@ impl Inner {
     }
 
     /// A view of one partition that holds everything acknowledged before the call.
-    pub(crate) async fn read(&self, partition: PartitionId) -> Result<GroupView, ObjectError> {
+    pub(crate) async fn read(&self, partition: PartitionId) -> Result<ReadView, ObjectError> {
         match tokio::time::timeout(READ_WAIT, self.meta.read(partition)).await {
             Ok(view) => view.map_err(meta_error),
             Err(_) => Err(ObjectError::unavailable(format!("partition {partition} does not answer reads"))),

@@ -66,6 +66,7 @@ fn promises_nothing_happened(error: &MetaError) -> bool {
         | MetaError::Skewed { .. }
         | MetaError::Clock { .. }
         | MetaError::TooLarge { .. }
+        | MetaError::NotHere { .. }
         | MetaError::NoSuchPartition { .. } => true,
         MetaError::Unknown { .. } | MetaError::Damaged { .. } | MetaError::Stopped => false,
     }
@@ -82,6 +83,7 @@ pub(crate) fn meta_error(error: MetaError) -> ObjectError {
         | MetaError::Unknown { .. }
         | MetaError::Skewed { .. }
         | MetaError::Clock { .. }
+        | MetaError::NotHere { .. }
         | MetaError::Stopped => ObjectError::unavailable(error.to_string()),
     }
 }

@@ -11,7 +11,6 @@ use meridian_index::{
     Attributes, BucketRow, Checksum, ChecksumAlgorithm, Condition, Operation, Outcome, Part, PartChoice,
     UploadChecksum, UploadRow, VersionId, queries,
 };
-use meridian_store::GroupView;
 use meridian_types::limits::PART_SIZE_MAX;
 use meridian_types::{BucketId, BucketName, ObjectKey, Stamp, Timestamp, UploadId};
 
@@ -24,6 +23,7 @@ use crate::put::{check_attributes, check_md5};
 use crate::read_row::{check_part_number, index_error};
 use crate::version::{shown_version, with_default_lock};
 use crate::{BodyFinish, ByteStream, CopySource, ObjectError, ObjectInfo, Objects, RangeSpec};
+use meridian_meta::ReadView;
 
 #[derive(Debug, Clone)]
 pub struct CreateUploadRequest {
@@ -359,7 +359,7 @@ impl Inner {
         bucket: BucketId,
         key: &ObjectKey,
         upload: UploadId,
-    ) -> Result<(UploadRow, GroupView), ObjectError> {
+    ) -> Result<(UploadRow, ReadView), ObjectError> {
         self.check_upload_here(upload)?;
         let view = self.read(self.partition(bucket, key)).await?;
         let row = queries::upload(&view, bucket, key, upload).map_err(index_error)?;

@@ -4,7 +4,6 @@
 //! arrived, in every partition (rule 23).
 
 use meridian_index::{Attributes, Checksum, Part, UploadChecksum, UploadRow, queries};
-use meridian_store::GroupView;
 use meridian_types::limits::LIST_PAGE_MAX;
 use meridian_types::{BucketId, BucketName, NameError, ObjectKey, Timestamp, UploadId};
 
@@ -12,6 +11,7 @@ use crate::list::on_blocking_thread;
 use crate::merge::{Fetched, Item, Lane, merge, share_of};
 use crate::read_row::index_error;
 use crate::{ObjectError, Objects};
+use meridian_meta::ReadView;
 
 #[derive(Debug, Clone)]
 pub struct ListPartsRequest {
@@ -133,7 +133,7 @@ struct UploadScan {
 }
 
 impl UploadScan {
-    fn page(&self, views: Vec<GroupView>, limit: usize) -> Result<UploadsPage, ObjectError> {
+    fn page(&self, views: Vec<ReadView>, limit: usize) -> Result<UploadsPage, ObjectError> {
         let mut lanes: Vec<_> = views
             .into_iter()
             .map(|view| {
@@ -159,7 +159,7 @@ impl UploadScan {
 
     fn fetch(
         &self,
-        view: &GroupView,
+        view: &ReadView,
         after: &mut Option<(ObjectKey, Option<UploadId>)>,
     ) -> Result<Fetched<(String, Option<UploadId>), UploadInfo>, ObjectError> {
         let marker = after.as_ref().map(|(key, upload)| (key, *upload));

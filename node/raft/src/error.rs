@@ -2,6 +2,7 @@
 
 use meridian_store::{GroupId, StoreError};
 use meridian_types::NodeId;
+use serde::{Deserialize, Serialize};
 
 /// Why a host or a group does not start.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum RaftError {
 }
 
 /// Why a proposal has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ProposeError {
     /// Not proposed, and never will be.
     #[error("this node does not lead; leader: {leader:?}")]
@@ -44,6 +45,20 @@ pub enum ReadError {
     NotLeader { leader: Option<NodeId> },
     #[error("no quorum confirms that this node leads")]
     NoQuorum,
+    /// The leader did not answer, or what it answered for was not applied here in time.
+    #[error("the read is not confirmed in time: {reason}")]
+    Unconfirmed { reason: String },
     #[error("group is stopped")]
     Stopped,
+}
+
+/// Why a forwarded request has no answer of the group's owner.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// Not sent: nobody is known to lead the group.
+    #[error("no leader of the group is known")]
+    NoLeader,
+    /// It may have been taken: what it asked for may yet happen (rule 11).
+    #[error("node {node} gave no answer: {reason}")]
+    Unknown { node: NodeId, reason: String },
 }

@@ -75,14 +75,16 @@ impl Group {
     /// # Errors
     /// `NotLeader` with the node to ask instead; `NoQuorum` after the longest election time.
     pub async fn read_index(&self) -> Result<(), ReadError> {
-        match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(OpenraftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadError::NotLeader { leader: leader(&forward) })
-            }
-            Err(OpenraftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadError::NoQuorum),
-            Err(OpenraftError::Fatal(_)) => Err(ReadError::Stopped),
-        }
+        linearizable(&self.inner.raft).await
+    }
+
+    /// Confirms that this node leads, and returns the index that a replica must have applied to be read: everything that
+    /// was committed before this call lies at or below it.
+    ///
+    /// # Errors
+    /// As `read_index`.
+    pub async fn leader_read_index(&self) -> Result<u64, ReadError> {
+        confirm(&self.inner.raft).await
     }
 
     /// The applied state as of now; linearizable only after `read_index`.
@@ -98,6 +100,27 @@ impl Group {
     /// The index of the last applied log entry; 0 before the first.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.inner.applied.clone()
+    }
+}
+
+/// Waits until everything that was committed before the call is applied here.
+pub(crate) async fn linearizable(raft: &Raft) -> Result<(), ReadError> {
+    raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map(drop).map_err(read_error)
+}
+
+/// The index that a read which arrives now must have applied.
+pub(crate) async fn confirm(raft: &Raft) -> Result<u64, ReadError> {
+    let linearizer = raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(read_error)?;
+    Ok(linearizer.read_log_id().log_id().index)
+}
+
+fn read_error(error: OpenraftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> ReadError {
+    match error {
+        OpenraftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+            ReadError::NotLeader { leader: leader(&forward) }
+        }
+        OpenraftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadError::NoQuorum,
+        OpenraftError::Fatal(_) => ReadError::Stopped,
     }
 }
 

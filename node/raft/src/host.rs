@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use meridian_index::Machine;
@@ -13,6 +13,7 @@ use meridian_store::{GroupId, Store};
 use meridian_types::NodeId;
 use meridian_wire::LocalNode;
 use meridian_wire::raft::raft_server::RaftServer;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -20,10 +21,14 @@ use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
 use crate::error::RaftError;
+use crate::forward::ForwardHandler;
 use crate::group::Group;
+use crate::held_views::HeldViews;
 use crate::leadership::{self, Leadership};
 use crate::log_store::LogStore;
+use crate::members::GroupMembers;
 use crate::network::Network;
+use crate::route::Route;
 use crate::service::RaftService;
 use crate::state::{Progress, StateMachine};
 use crate::trim::{self, LogSize};
@@ -35,6 +40,8 @@ const PROPOSALS_QUEUED_MAX: u64 = 8192;
 const ENTRIES_IN_MESSAGE_MAX: u64 = 512;
 /// How long a stopping group may take to let go of the store.
 const RELEASE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The pause before a learner that was not let in is tried again.
+const ENLIST_PAUSE: Duration = Duration::from_millis(500);
 /// Waits before a peer that can't be reached is tried again.
 const BACKOFF: &str = "100ms 200ms 400ms ...2s";
 
@@ -106,6 +113,9 @@ pub struct RaftHost {
     store: Store,
     channels: Arc<dyn PeerChannels>,
     groups: Mutex<Groups>,
+    /// Who answers forwarded requests, by group. Weak: the owners hold groups of this host.
+    handlers: Mutex<BTreeMap<GroupId, Weak<dyn ForwardHandler>>>,
+    pub(crate) views: HeldViews,
 }
 
 #[derive(Default)]
@@ -159,11 +169,31 @@ impl Drop for Running {
 
 impl RaftHost {
     pub fn new(config: HostConfig, store: Store, channels: Arc<dyn PeerChannels>) -> Arc<Self> {
-        Arc::new(Self { config, store, channels, groups: Mutex::default() })
+        let (groups, handlers, views) = (Mutex::default(), Mutex::default(), HeldViews::default());
+        Arc::new(Self { config, store, channels, groups, handlers, views })
+    }
+
+    /// This node; its id is its raft id in every group.
+    pub fn node(&self) -> NodeId {
+        self.config.local.node
+    }
+
+    /// How a group is reached from here; `here` is the replica of this node, if it has one.
+    pub fn route(&self, group: GroupId, members: GroupMembers, here: Option<Group>) -> Route {
+        Route::new(self.config.local, group, members, self.channels.clone(), here)
+    }
+
+    /// From now on requests that other nodes forward for `group` are answered by `handler`, as long as it lives.
+    pub fn answer_forwarded(&self, group: GroupId, handler: &Arc<dyn ForwardHandler>) {
+        self.handlers.lock().insert(group, Arc::downgrade(handler));
+    }
+
+    pub(crate) fn handler(&self, group: GroupId) -> Option<Arc<dyn ForwardHandler>> {
+        self.handlers.lock().get(&group)?.upgrade()
     }
 
     /// Starts a group: bootstraps an empty one with `members`, else restarts it with what it has. All members must be
-    /// given the same set. Returns before anybody leads.
+    /// given the same. Learners join as soon as the leader has let them in. Returns before anybody leads.
     ///
     /// # Errors
     /// `NotAMember`, `Running`, `Config`, `Stopped`; `Store` and `Start` when what is stored does not read back.
@@ -171,10 +201,11 @@ impl RaftHost {
         self: &Arc<Self>,
         group: GroupId,
         machine: Arc<dyn Machine>,
-        members: BTreeSet<NodeId>,
+        members: impl Into<GroupMembers>,
     ) -> Result<Group, RaftError> {
+        let members = members.into();
         let node = self.config.local.node;
-        if !members.contains(&node) {
+        if !members.holds(node) {
             return Err(RaftError::NotAMember { group, node });
         }
         let reservation = self.reserve(group)?;
@@ -209,7 +240,7 @@ impl RaftHost {
         &self,
         group: GroupId,
         machine: Arc<dyn Machine>,
-        members: BTreeSet<NodeId>,
+        members: GroupMembers,
     ) -> Result<Group, RaftError> {
         let failed = |error: &dyn std::fmt::Display| RaftError::Start { group, reason: error.to_string() };
         let config = self.config.openraft(group)?;
@@ -227,15 +258,20 @@ impl RaftHost {
             tokio::spawn(leadership::follow(raft.clone(), applied_term, publish)).abort_handle(),
             tokio::spawn(trim::run(group, raft.clone(), size)).abort_handle(),
         ];
+        if !members.learners().is_empty() && members.voters().contains(&self.config.local.node) {
+            let learners = members.learners().clone();
+            tasks.push(tokio::spawn(enlist(group, raft.clone(), learners, leadership.clone())).abort_handle());
+        }
         // Known to peers before it stands for election: their answers find it.
         let initialized = raft.is_initialized().await.map_err(|error| failed(&error))?;
-        if !initialized && members.first() != Some(&self.config.local.node) {
+        let (voters, is_first) = (members.voters(), members.first() == self.config.local.node);
+        if !initialized && !is_first && voters.contains(&self.config.local.node) {
             let wait = Duration::from_millis(self.config.election_ms_max);
-            tasks.push(tokio::spawn(bootstrap_late(group, raft.clone(), members.clone(), wait)).abort_handle());
+            tasks.push(tokio::spawn(bootstrap_late(group, raft.clone(), voters.clone(), wait)).abort_handle());
         }
         self.groups.lock().running.insert(group, Some(Running { raft: raft.clone(), tasks, released }));
-        if !initialized && members.first() == Some(&self.config.local.node) {
-            bootstrap(&raft, &members).await.map_err(|reason| RaftError::Start { group, reason })?;
+        if !initialized && is_first {
+            bootstrap(&raft, voters).await.map_err(|reason| RaftError::Start { group, reason })?;
         } else if initialized && is_only_voter(&raft, id).await.map_err(|error| failed(&error))? {
             // Nobody else can lead: there is no reason to wait for an election timeout.
             raft.trigger().elect(false).await.map_err(|error| failed(&error))?;
@@ -251,6 +287,7 @@ impl RaftHost {
     /// Stops all groups, for good. Proposals without an answer end as `Unknown`. When it returns, only the
     /// host itself and `Group`s and views that are still alive hold the store.
     pub async fn shutdown(&self) {
+        self.views.clear();
         let running = {
             let mut groups = self.groups.lock();
             groups.stopped = true;
@@ -288,7 +325,35 @@ async fn bootstrap(raft: &Raft, members: &BTreeSet<NodeId>) -> Result<(), String
     }
 }
 
-/// The member with the smallest id bootstraps at once and is elected at once; the others step in only when it stays
+/// Lets the learners in whenever this node comes to lead the group and one of them is no member yet.
+async fn enlist(group: GroupId, raft: Raft, learners: BTreeSet<NodeId>, mut leadership: watch::Receiver<Leadership>) {
+    loop {
+        if leadership.wait_for(|leadership| leadership.serving).await.is_err() {
+            return;
+        }
+        let known: BTreeSet<u64> = {
+            let metrics = raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.nodes().map(|(id, ())| *id).collect()
+        };
+        let missing = learners.iter().map(|node| u64::from(node.0)).find(|node| !known.contains(node));
+        match missing {
+            None => {
+                if leadership.wait_for(|leadership| !leadership.serving).await.is_err() {
+                    return;
+                }
+            }
+            Some(node) => {
+                if let Err(error) = raft.add_learner(node, (), false).await {
+                    tracing::debug!(%group, node, %error, "a learner is not let in yet");
+                    tokio::time::sleep(ENLIST_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The first of the voters bootstraps at once and is elected at once; the others step in only when it stays
 /// silent, so that the first election has one candidate.
 async fn bootstrap_late(group: GroupId, raft: Raft, members: BTreeSet<NodeId>, wait: Duration) {
     tokio::time::sleep(wait).await;

@@ -34,15 +34,15 @@ impl Leadership {
 
 /// Follows a group until it stops. Wakes only when something changed.
 ///
-/// It also stops the ticks of a group whose one voter is this node: nobody can take the lead from it, so that it needs
-/// no timer at all, and an idle process of many such groups does not wake.
+/// It also stops the ticks of a group whose one member is this node: nobody can take the lead from it and nobody follows,
+/// so that it needs no timer at all, and an idle process of many such groups does not wake.
 pub(crate) async fn follow(raft: Raft, mut applied_term: watch::Receiver<u64>, publish: watch::Sender<Leadership>) {
     let mut metrics = raft.server_metrics();
     loop {
         let (now, alone) = {
             let metrics = metrics.borrow_watched();
-            let mut voters = metrics.membership_config.voter_ids();
-            let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
+            let mut members = metrics.membership_config.nodes().map(|(id, ())| *id);
+            let alone = members.next() == Some(metrics.id) && members.next().is_none();
             (Leadership::of(&metrics, *applied_term.borrow_and_update()), alone)
         };
         raft.runtime_config().tick(!alone);

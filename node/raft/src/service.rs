@@ -1,22 +1,36 @@
 //! The way in: raft messages from the other members.
 //!
 //! Invariants: a message of another cluster, datacenter or node id is refused before it is decoded (a wiped node comes
-//! back under a new id); a group that does not run here answers NOT_FOUND, so that the sender waits.
+//! back under a new id); a group that does not run here answers NOT_FOUND, so that the sender waits; what readers and
+//! proposers of other nodes ask is answered only by the leader, or refused with the node to ask instead.
 
 use std::sync::Arc;
 
+use meridian_index::kv::{KvRead, Step};
 use meridian_store::GroupId;
+use meridian_types::NodeId;
 use meridian_wire::raft::raft_server::Raft as RaftRpc;
+use meridian_wire::raft::read_view_request::Read;
 use meridian_wire::raft::snapshot_piece::Piece;
-use meridian_wire::raft::{MessageKind, RaftMessage, RaftReply, SnapshotPiece};
+use meridian_wire::raft::{
+    ForwardReply, ForwardRequest, GroupRefusal, GroupRequest, MessageKind, OpenViewReply, RaftMessage, RaftReply,
+    ReadIndexReply, ReadViewReply, ReadViewRequest, Row, RowRange, SnapshotPiece,
+};
 use openraft::Snapshot;
+use openraft::async_runtime::watch::WatchReceiver;
 use serde::Serialize;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::error::ReadError;
+use crate::group::confirm;
 use crate::host::RaftHost;
 use crate::network::{decode_body, encode_body};
+use crate::remote_view::ROWS_MAX;
 use crate::snapshot::{RowReader, SnapshotData, SnapshotError, SnapshotHead, StreamEnd};
 use crate::types::Raft;
+
+/// Bytes of rows in one answer; one row more is sent whole.
+const ROWS_SIZE_TARGET: usize = 1 << 20;
 
 /// Serves a host's groups to the other nodes.
 pub struct RaftService {
@@ -107,4 +121,96 @@ impl RaftRpc for RaftService {
         let answer = raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(reply(&answer))
     }
+
+    async fn read_index(&self, request: Request<GroupRequest>) -> Result<Response<ReadIndexReply>, Status> {
+        let request = request.into_inner();
+        self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        Ok(Response::new(match confirm(&self.group(request.group)?).await {
+            Ok(index) => ReadIndexReply { index, ..ReadIndexReply::default() },
+            Err(error) => {
+                let (refusal, leader) = refusal_of(&error);
+                ReadIndexReply { refusal, leader, index: 0 }
+            }
+        }))
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardReply>, Status> {
+        let request = request.into_inner();
+        self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let raft = self.group(request.group)?;
+        let handler = self.host.handler(GroupId(request.group));
+        let handler = handler.ok_or_else(|| Status::not_found("the group's owner is not started here"))?;
+        let body = handler.answer(request.body).await.map_err(malformed)?;
+        // Read after the answer: whatever it has done lies at or below this.
+        let index = raft.metrics().borrow_watched().last_applied.as_ref().map_or(0, |applied| applied.index);
+        Ok(Response::new(ForwardReply { body, index }))
+    }
+
+    async fn open_view(&self, request: Request<GroupRequest>) -> Result<Response<OpenViewReply>, Status> {
+        let request = request.into_inner();
+        let peer = self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let raft = self.group(request.group)?;
+        Ok(Response::new(match crate::group::linearizable(&raft).await {
+            Ok(()) => {
+                let view = self.host.store().view(GroupId(request.group));
+                OpenViewReply { view: self.host.views.hold(peer.node, view), ..OpenViewReply::default() }
+            }
+            Err(error) => {
+                let (refusal, leader) = refusal_of(&error);
+                OpenViewReply { refusal, leader, view: 0 }
+            }
+        }))
+    }
+
+    async fn read_view(&self, request: Request<ReadViewRequest>) -> Result<Response<ReadViewReply>, Status> {
+        let request = request.into_inner();
+        let peer = self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let (reader, id) = (peer.node, request.view);
+        let mut reply = ReadViewReply::default();
+        if let Some(read) = request.read {
+            let view = self.host.views.get(reader, id).ok_or_else(|| Status::not_found("the state was let go of"))?;
+            // Scans cost milliseconds, and more when they wait for the disk.
+            let rows = tokio::task::spawn_blocking(move || read_rows(&view, read)).await;
+            reply = rows.map_err(stopped)?.map_err(stopped)?;
+        }
+        if request.close {
+            self.host.views.close(reader, id);
+        }
+        Ok(Response::new(reply))
+    }
+}
+
+fn refusal_of(error: &ReadError) -> (i32, u32) {
+    match error {
+        ReadError::NotLeader { leader } => (GroupRefusal::NotLeader.into(), leader.map_or(0, |NodeId(node)| node)),
+        ReadError::NoQuorum | ReadError::Unconfirmed { .. } => (GroupRefusal::NoQuorum.into(), 0),
+        ReadError::Stopped => (GroupRefusal::Stopped.into(), 0),
+    }
+}
+
+fn read_rows(view: &dyn KvRead, read: Read) -> Result<ReadViewReply, meridian_index::kv::KvError> {
+    let RowRange { start, end, reverse, rows_max } = match read {
+        Read::Key(key) => {
+            let row = view.get(&key)?.map(|value| Row { key, value });
+            return Ok(ReadViewReply { rows: row.into_iter().collect(), more: false });
+        }
+        Read::Range(range) => range,
+    };
+    let rows_max = rows_max.clamp(1, ROWS_MAX) as usize;
+    let (mut rows, mut size, mut more) = (Vec::new(), 0, false);
+    let mut visit = |key: &[u8], value: &[u8]| {
+        if rows.len() == rows_max || size >= ROWS_SIZE_TARGET {
+            more = true;
+            return Step::Stop;
+        }
+        size += key.len() + value.len();
+        rows.push(Row { key: key.to_vec().into(), value: value.to_vec().into() });
+        Step::Next
+    };
+    if reverse {
+        view.scan_reverse(&start, &end, &mut visit)?;
+    } else {
+        view.scan(&start, &end, &mut visit)?;
+    }
+    Ok(ReadViewReply { rows, more })
 }

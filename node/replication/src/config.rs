@@ -5,7 +5,7 @@ use std::time::Duration;
 use meridian_types::{DatacenterId, DatacenterName, NodeId, NodeName};
 use meridian_wire::{LinkTimings, LocalNode};
 
-/// A node of another datacenter. Addresses are `HOST:PORT` and may be a proxy's: TLS checks the name.
+/// Another node, of this datacenter or of another one. Addresses are `HOST:PORT` and may be a proxy's: TLS checks the name.
 #[derive(Debug, Clone)]
 pub struct PeerNode {
     pub node: NodeId,
@@ -30,6 +30,8 @@ pub struct ReplicationConfig {
     pub datacenter_name: DatacenterName,
     pub boot_counter: u64,
     pub peers: Vec<PeerDatacenter>,
+    /// The other nodes of this datacenter.
+    pub siblings: Vec<PeerNode>,
     pub timings: LinkTimings,
     pub limits: ReplicationLimits,
 }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::siblings::Siblings;
 use crate::sources::Source;
 use crate::status::CachedReports;
 use crate::{ReplicationConfig, ReplicationError, blob_lane, metadata_lane};
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub volumes: Arc<VolumeSet>,
     pub clock: Arc<HybridClock>,
     pub sources: BTreeMap<DatacenterId, Arc<Source>>,
+    pub siblings: Siblings,
     /// Wakes the reporter before its time.
     pub report_now: Notify,
     /// Bumped when this datacenter's volumes or registry have news for peers.
@@ -75,7 +77,9 @@ impl Replication {
                 Ok((peer.id, Arc::new(source)))
             })
             .collect::<Result<BTreeMap<_, _>, ReplicationError>>()?;
+        let siblings = Siblings::new(&config.siblings, &config.datacenter_name, identity, &config.timings)?;
         let inner = Arc::new(Inner {
+            siblings,
             config,
             meta,
             control,

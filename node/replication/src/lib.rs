@@ -20,6 +20,7 @@ mod metadata_lane;
 mod mirror_fetch;
 mod remote;
 mod service;
+mod siblings;
 mod sources;
 mod status;
 mod wait;

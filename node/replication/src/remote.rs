@@ -18,10 +18,11 @@ use meridian_types::{BucketId, Fid, LogPosition, PartitionId};
 use meridian_wire::call;
 use meridian_wire::replication::FenceRequest;
 
-use crate::bulk_client::BulkError;
+use crate::bulk_client::{BulkClient, BulkError};
 use crate::bulk_server::needle_path;
 use crate::driver::Replication;
 use crate::error::reason_of;
+use crate::siblings::Sibling;
 use crate::sources::{LaneState, Source};
 
 /// Deadline of one proxied read at one datacenter; a chunk is at most 4 MiB.
@@ -74,23 +75,17 @@ impl Replication {
         if self.is_followed(fid) {
             tokio::time::sleep(MIRROR_HEAD_START).await;
         }
-        let mut holders: Vec<&Arc<Source>> = self.inner.sources.values().collect();
-        // The owner first, and those that do not answer last: they are still asked, but nobody waits for them first.
-        holders.sort_by_cached_key(|source| {
-            let failing = matches!(source.facts.lock().blob_lane, LaneState::Failing { .. });
-            (failing, source.id() != fid.volume.datacenter())
-        });
         let length = (range.end - range.start) as usize;
         let path = needle_path(fid, range.start, range.end);
-        let mut waiting: VecDeque<&Arc<Source>> = holders.into();
+        let mut waiting = self.holders(fid);
         let mut asked = FuturesUnordered::new();
         let mut unreachable = Vec::new();
         loop {
-            if let Some(source) = waiting.pop_front() {
+            if let Some(holder) = waiting.pop_front() {
                 let path = &path;
-                asked.push(async move { (source, source.link().bulk.get(path, length, FETCH_DEADLINE).await) });
+                asked.push(async move { (holder.bulk().get(path, length, FETCH_DEADLINE).await, holder) });
             }
-            let (source, answer) = tokio::select! {
+            let (answer, holder) = tokio::select! {
                 answered = asked.next() => match answered {
                     Some(answered) => answered,
                     None => break, // all have answered
@@ -102,8 +97,10 @@ impl Replication {
                 Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), length, "a proxied read has the wrong length"),
                 Err(BulkError::Status { status: StatusCode::NOT_FOUND, .. }) => {}
                 Err(error) => {
-                    source.prefer_another();
-                    unreachable.push((source.peer.name.to_string(), error.to_string()));
+                    if let Holder::Datacenter(source) = holder {
+                        source.prefer_another();
+                    }
+                    unreachable.push((holder.name(), error.to_string()));
                 }
             }
         }
@@ -124,7 +121,43 @@ impl RemoteBuckets for Replication {
     }
 }
 
+/// Who is asked for bytes.
+#[derive(Clone, Copy)]
+enum Holder<'a> {
+    Node(&'a Sibling),
+    Datacenter(&'a Arc<Source>),
+}
+
+impl Holder<'_> {
+    fn bulk(&self) -> Arc<BulkClient> {
+        match self {
+            Holder::Node(sibling) => Arc::clone(&sibling.bulk),
+            Holder::Datacenter(source) => Arc::clone(&source.link().bulk),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Holder::Node(sibling) => sibling.name.to_string(),
+            Holder::Datacenter(source) => source.peer.name.to_string(),
+        }
+    }
+}
+
 impl Replication {
+    /// Nodes of this datacenter that hold the volume, then the other datacenters: the owner first, and those that do not
+    /// answer last. These are still asked, but nobody waits for them first.
+    fn holders(&self, fid: Fid) -> VecDeque<Holder<'_>> {
+        let volume = self.inner.control.volume(fid.volume);
+        let here = volume.iter().flat_map(|volume| self.inner.siblings.holders(volume)).map(Holder::Node);
+        let mut others: Vec<&Arc<Source>> = self.inner.sources.values().collect();
+        others.sort_by_cached_key(|source| {
+            let failing = matches!(source.facts.lock().blob_lane, LaneState::Failing { .. });
+            (failing, source.id() != fid.volume.datacenter())
+        });
+        here.chain(others.into_iter().map(Holder::Datacenter)).collect()
+    }
+
     async fn fence_at(&self, source: &Source, bucket: BucketId, raised: bool) -> Result<FenceReport, RemoteError> {
         let unreachable =
             |reason: String| RemoteError::Unreachable { datacenter: source.peer.name.to_string(), reason };

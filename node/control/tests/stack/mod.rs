@@ -62,11 +62,12 @@ fn config(boot_counter: u64) -> ControlConfig {
         datacenter: datacenter(1),
         datacenter_name: "dc-a".parse().unwrap(),
         node: NODE,
-        members: BTreeSet::from([NODE]),
+        members: BTreeSet::from([NODE]).into(),
         node_info: node_info(),
         boot_counter,
         mirrors_to: vec![datacenter(3), datacenter(2)],
         code: code("200"),
+        join_wait_ms_max: 10_000,
         wait_ms_max: 10_000,
     }
 }

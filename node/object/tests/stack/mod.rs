@@ -83,7 +83,7 @@ impl Stack {
             datacenter: here(),
             datacenter_name: "dc-a".parse().unwrap(),
             node,
-            members: members.clone(),
+            members: members.clone().into(),
             node_info: NodeInfo {
                 name: "dc-a-1".parse().unwrap(),
                 rack: "r1".to_owned(),
@@ -95,6 +95,7 @@ impl Stack {
             boot_counter,
             mirrors_to: Vec::new(),
             code,
+            join_wait_ms_max: 10_000,
             wait_ms_max: 10_000,
         };
         let control = Control::start(control_config, host.clone(), clock.clone(), volumes.clone()).await.unwrap();
