@@ -351,7 +351,7 @@ mod tests {
         };
         assert!(refusal("300").contains("300 needs three copies in other datacenters; the cluster has two"));
         assert!(refusal("010").contains("010 needs a second rack in dc-a; it has one"));
-        assert!(refusal("001").contains("001 needs a second node in dc-a; it has one"));
+        assert!(refusal("001").contains("001 needs a second node in any one rack of dc-a; it has one"));
     }
 
     #[test]

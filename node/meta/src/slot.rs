@@ -47,7 +47,7 @@ pub(crate) struct Slot {
 /// What is forwarded to the leader of a partition; numbered, so only ever added to at the end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Request {
-    Local { request: RequestId, operation: Operation, seen: Timestamp },
+    Local { request: RequestId, operation: Box<Operation>, seen: Timestamp },
     Close(Timestamp),
     Fence { bucket: BucketId, raised: bool },
 }
@@ -97,6 +97,7 @@ impl Slot {
             return Err(MetaError::TooLarge { partition, size, size_max: MUTATION_SIZE_MAX });
         }
         if self.is_led_elsewhere() {
+            let operation = Box::new(operation);
             return match self.forward(&Request::Local { request, operation, seen }).await? {
                 Reply::Outcome(outcome) => Ok(outcome),
                 other => Err(self.senseless("a proposal", &other)),
@@ -228,7 +229,7 @@ impl ForwardHandler for Slot {
         let reply = match decode_forwarded(&body)? {
             Request::Local { request, operation, seen } => {
                 let size = body.len();
-                self.propose_here(request, operation, seen, size).await.map(Reply::Outcome)
+                self.propose_here(request, *operation, seen, size).await.map(Reply::Outcome)
             }
             Request::Close(at) => self.close_here(at).await.map(Reply::Closed),
             Request::Fence { bucket, raised } => self.fence_here(bucket, raised).await.map(|()| Reply::Fenced),

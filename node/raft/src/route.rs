@@ -218,7 +218,7 @@ impl Route {
         let through = self.inner.arrived.load(Ordering::Acquire);
         let index = if self.is_serving() {
             let asked = tokio::time::timeout(READ_INDEX_DEADLINE, group.leader_read_index()).await;
-            asked.unwrap_or_else(|_| Err(ReadError::NoQuorum))?
+            asked.unwrap_or(Err(ReadError::NoQuorum))?
         } else {
             self.remote_read_index(group.leadership()).await?
         };

@@ -269,6 +269,10 @@ impl Cluster {
     }
 
     async fn start_node(&mut self, node: u32) {
+        self.start_member(node, members(1..=3).into()).await;
+    }
+
+    async fn start_member(&mut self, node: u32, members: GroupMembers) {
         let host = RaftHost::new(config(node), open_store(&self.path(node)), self.addresses.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
@@ -278,7 +282,7 @@ impl Cluster {
         });
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         self.addresses.0.lock().insert(NodeId(node), channel);
-        let group = host.start_group(GROUP, Arc::new(Journal), members(1..=3)).await.unwrap();
+        let group = host.start_group(GROUP, Arc::new(Journal), members).await.unwrap();
         self.nodes.insert(node, Member { host, group, server });
     }
 
@@ -445,3 +449,5 @@ async fn a_message_for_another_node_or_an_unknown_group_is_refused() {
     assert_eq!(send(1, GROUP, b"\x01\xff\xff").await, tonic::Code::InvalidArgument);
     host.shutdown().await;
 }
+
+mod routes;

@@ -11,7 +11,10 @@ use bytes::{Buf, BufMut, Bytes};
 use meridian_types::{ClusterId, DatacenterId, NodeId};
 use meridian_wire::raft::raft_server::Raft;
 use meridian_wire::raft::snapshot_piece::Piece;
-use meridian_wire::raft::{RaftMessage, RaftReply, SnapshotPiece};
+use meridian_wire::raft::{
+    ForwardReply, ForwardRequest, GroupRequest, OpenViewReply, RaftMessage, RaftReply, ReadIndexReply, ReadViewReply,
+    ReadViewRequest, SnapshotPiece,
+};
 use meridian_wire::tls::Identity;
 use meridian_wire::{LinkTimings, LocalNode, incoming, raft_server, server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -120,6 +123,26 @@ impl Raft for Echo {
         }
         Ok(Response::new(RaftReply { body: body.into() }))
     }
+
+    async fn read_index(&self, _: Request<GroupRequest>) -> Result<Response<ReadIndexReply>, Status> {
+        Err(no_group())
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardReply>, Status> {
+        Ok(Response::new(ForwardReply { body: request.into_inner().body, index: 0 }))
+    }
+
+    async fn open_view(&self, _: Request<GroupRequest>) -> Result<Response<OpenViewReply>, Status> {
+        Err(no_group())
+    }
+
+    async fn read_view(&self, _: Request<ReadViewRequest>) -> Result<Response<ReadViewReply>, Status> {
+        Err(no_group())
+    }
+}
+
+fn no_group() -> Status {
+    Status::not_found("an echo has no groups")
 }
 
 pub async fn serve(identity: &Identity) -> Served {
