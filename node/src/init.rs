@@ -136,7 +136,7 @@ impl ClusterPlan {
         for (index, datacenter) in members.iter().enumerate() {
             let mut tree = Tree::default();
             tree.add_datacenter(*datacenter, Self::datacenter_name(index as u16).parse()?);
-            for node in self.members(index as u16) {
+            for node in self.members(index as u16, &self.address)? {
                 tree.add_node(*datacenter, &node.rack, NodeId(node.id), Node { live: true, free_bytes: 0 })?;
             }
             let policy = Policy::new(code, 0);
