@@ -253,7 +253,7 @@ impl Meta {
     /// # Errors
     /// `NoSuchPartition`.
     pub fn applied(&self, partition: PartitionId) -> Result<u64, MetaError> {
-        Ok(*self.slot(partition)?.group.applied().borrow())
+        Ok(*self.slot(partition)?.group()?.applied().borrow())
     }
 
     /// Whether this node leads the partition and may stamp (rule 9).

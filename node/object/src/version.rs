@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use meridian_index::{
     Attributes, BucketRow, Retention, VersionId, VersionKind, VersionListPage, VersionListQuery, Versioning, queries,
 };
-use meridian_store::GroupView;
+use meridian_meta::ReadView;
 use meridian_types::limits::LIST_PAGE_MAX;
 use meridian_types::{BucketId, BucketName, ObjectKey, Stamp};
 
@@ -138,7 +138,7 @@ impl Inner {
 }
 
 fn merge_views(
-    views: Vec<GroupView>,
+    views: Vec<ReadView>,
     bucket: BucketId,
     query: &VersionListQuery,
     limit: usize,
