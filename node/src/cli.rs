@@ -35,8 +35,11 @@ pub struct ConnectionArgs {
 pub enum Command {
     /// Write a cluster: configurations, certificates, keys.
     Init(InitArgs),
-    /// Run one node.
+    /// Run one node, or look at the nodes of a datacenter.
     Node(NodeArgs),
+    /// The volumes of the asked datacenter and where their copies are.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Run a whole cluster in this process, for development.
     Dev(DevArgs),
     /// Nodes, partitions and volumes of every datacenter.
@@ -93,13 +96,41 @@ pub struct InitArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct NodeArgs {
-    /// The node.toml of this node.
-    #[arg(long)]
-    pub config: PathBuf,
+    /// The node.toml of the node to run.
+    #[arg(long, required = true)]
+    pub config: Option<PathBuf>,
     /// Where this node keeps its data, instead of the place that node.toml names.
     #[arg(long, env = "MERIDIAN_DATA", value_name = "D")]
     pub data: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum NodeCommand {
+    /// The nodes of the asked datacenter: racks, liveness, what they hold and lead.
+    List,
+    /// Let a node take no further volumes and mirrors; what it holds stays there.
+    Drain {
+        /// Its name or its number.
+        node: String,
+        /// Let it take them again.
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum VolumeCommand {
+    /// Every volume of the asked datacenter with its copies.
+    List,
+    /// One volume.
+    Show {
+        /// Its number.
+        volume: u32,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::cli::{Cli, Command, ParkedCommand, ReplicationCommand};
+use crate::cli::{Cli, Command, NodeArgs, ParkedCommand, ReplicationCommand, VolumeCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,7 +56,12 @@ fn exit_code_of(error: &anyhow::Error) -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Init(args) => commands::init(&args, cli.connection.json),
+        Command::Node(NodeArgs { command: Some(command), .. }) => {
+            commands::node_command(&cli.connection, &command).await
+        }
         Command::Node(args) => commands::node(&args).await,
+        Command::Volume(VolumeCommand::List) => commands::volumes(&cli.connection, None).await,
+        Command::Volume(VolumeCommand::Show { volume }) => commands::volumes(&cli.connection, Some(volume)).await,
         Command::Dev(args) => dev::run(&args, cli.connection.ready_file.as_deref()).await,
         Command::Ready => commands::ready(&cli.connection).await,
         Command::Status => commands::status(&cli.connection).await,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use meridian_control::{Control, ControlConfig, NodeInfo};
+use meridian_control::{Control, ControlConfig, Liveness, NodeInfo};
 use meridian_env::{HybridClock, RealDisk, SystemClock};
 use meridian_gossip::{ChitchatMembership, GossipConfig, GossipKey, Membership};
 use meridian_meta::{GroupMembers, Meta, MetaConfig};
@@ -123,7 +123,7 @@ impl RunningNode {
         let members = control_members(&config);
         let meta_config = MetaConfig::placed(config.datacenter.id, partition_members(&config), members.clone());
         let meta = Meta::start(meta_config, Arc::clone(&host), Arc::clone(&clock)).await?;
-        let control_config = control_config(&config, members, identity.boot_counter());
+        let control_config = control_config(&config, members, identity.boot_counter(), liveness(&config, &gossip));
         let control =
             Control::start(control_config, Arc::clone(&host), Arc::clone(&clock), Arc::clone(&volumes)).await?;
         replicas.attach(Arc::new(ControlDirectory::new(control.clone(), config.datacenter.name.clone())));
@@ -294,6 +294,14 @@ fn control_members(config: &NodeConfig) -> GroupMembers {
     GroupMembers::new(voters.iter().copied().collect(), voters[0]).with_learners(learners)
 }
 
+/// A node is live while gossip hears of it; this one always is.
+fn liveness(config: &NodeConfig, gossip: &Arc<ChitchatMembership>) -> Liveness {
+    let (own, gossip) = (config.member.id, Arc::downgrade(gossip));
+    Liveness::new(move |node| {
+        node == own || gossip.upgrade().is_some_and(|gossip| gossip.live().iter().any(|member| member.node == node))
+    })
+}
+
 fn partition_members(config: &NodeConfig) -> Vec<GroupMembers> {
     meridian_topology::partition_groups(&config.datacenter.members(), config.partitions)
         .into_iter()
@@ -301,7 +309,7 @@ fn partition_members(config: &NodeConfig) -> Vec<GroupMembers> {
         .collect()
 }
 
-fn control_config(config: &NodeConfig, members: GroupMembers, boot_counter: u64) -> ControlConfig {
+fn control_config(config: &NodeConfig, members: GroupMembers, boot_counter: u64, liveness: Liveness) -> ControlConfig {
     let member = &config.member;
     ControlConfig {
         datacenter: config.datacenter.id,
@@ -317,6 +325,8 @@ fn control_config(config: &NodeConfig, members: GroupMembers, boot_counter: u64)
             bulk: member.bulk.to_string(),
         },
         boot_counter,
+        partitions: config.partitions,
+        liveness,
         mirrors_to: config.others.iter().map(|datacenter| datacenter.id).collect::<Vec<DatacenterId>>(),
         code: config.code,
         join_wait_ms_max: if config.datacenter.nodes.len() > 1 { JOIN_WAIT_MS_MAX } else { CONTROL_WAIT_MS_MAX },
@@ -328,6 +338,7 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
     let node = |node: &crate::config::Member| PeerNode {
         node: node.id,
         name: node.name.clone(),
+        rack: node.rack.clone(),
         grpc: node.grpc.to_string(),
         bulk: node.bulk.to_string(),
     };

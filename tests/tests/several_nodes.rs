@@ -196,3 +196,95 @@ async fn a_node_without_a_replica_of_a_partition_serves_its_keys() -> Result<()>
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_datacenters_of_three_nodes_read_each_others_writes() -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions { datacenters: 3, partitions: 2, ..options() }).await?;
+    cluster.s3("dc-a-2").create_bucket(BUCKET).await?;
+    // Through every node of dc-a, so that each of them has volumes that the others must mirror.
+    write(&cluster, &NODES, 0..30).await?;
+    cluster.wait_replicated("dc-b", &[])?;
+    cluster.s3("dc-b-3").put(BUCKET, "of-b", body(3)).await?;
+    cluster.wait_replicated("dc-a,dc-b,dc-c", &[])?;
+    for node in ["dc-b-3", "dc-b-1", "dc-c-2"] {
+        read(&cluster, node, 0..30).await?;
+    }
+    for node in ["dc-a-1", "dc-c-3"] {
+        assert_eq!(cluster.s3(node).get(BUCKET, "of-b").await?, Some(body(3)), "{node}");
+    }
+    let status: Value =
+        serde_json::from_slice(&cluster.cli_at("dc-c-2", &["replication", "status", "--json"])?.stdout)?;
+    assert_eq!(status["verdict"], "ok", "{status:#}");
+    assert_eq!(status["datacenters"][0]["nodes_live"], 3, "{status:#}");
+
+    // Each of dc-a's volumes has one mirror in dc-b and one in dc-c, as long as its primary.
+    let listed: Value = serde_json::from_slice(&cluster.cli_at("dc-a-3", &["volume", "list", "--json"])?.stdout)?;
+    let volumes = listed.as_array().context("a list of volumes")?;
+    for volume in volumes {
+        let copies = volume["copies"].as_array().context("a volume has copies")?;
+        let datacenters: Vec<_> = copies.iter().filter_map(|copy| copy["datacenter"].as_str()).collect();
+        assert_eq!(datacenters, ["dc-a", "dc-b", "dc-c"], "{volume:#}");
+        for copy in &copies[1..] {
+            assert_eq!((&copy["role"], &copy["length"]), (&Value::from("mirror"), &volume["length"]), "{volume:#}");
+            let (node, datacenter) = (copy["node"].as_str(), copy["datacenter"].as_str());
+            let holder = node.zip(datacenter).context("a mirror has a node")?;
+            assert!(holder.0.starts_with(holder.1), "{volume:#}");
+        }
+    }
+
+    // The bytes are in the destination: they are read there while the whole source is gone.
+    for node in NODES {
+        cluster.kill(node)?;
+    }
+    for node in ["dc-b-2", "dc-c-1"] {
+        read(&cluster, node, 0..30).await?;
+    }
+    for node in NODES {
+        cluster.spawn(node)?;
+    }
+    cluster.wait_ready().await?;
+    // The loss of a node of a destination holds up neither its writes nor the metadata lane.
+    cluster.kill("dc-b-1")?;
+    first_write(&cluster, "dc-b-2", 100).await?;
+    let (reader, expected) = (cluster.s3("dc-b-3"), body(200));
+    cluster.s3("dc-a-1").put(BUCKET, "late", expected.clone()).await?;
+    let what = "a write of dc-a in dc-b without its first node";
+    wait_until(what, Duration::from_secs(30), async || {
+        reader.get(BUCKET, "late").await.is_ok_and(|found| found.as_ref() == Some(&expected))
+    })
+    .await?;
+    cluster.spawn("dc-b-1")?;
+    cluster.wait_ready().await?;
+    cluster.wait_replicated("dc-a,dc-b,dc-c", &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_listed_and_a_drained_one_takes_no_further_mirrors() -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions { racks: 2, ..options() }).await?;
+    let nodes = |node: &str| -> Result<Value> {
+        Ok(serde_json::from_slice(&cluster.cli_at(node, &["node", "list", "--json"])?.stdout)?)
+    };
+    wait_until("all nodes heard of", Duration::from_secs(20), async || {
+        nodes("dc-a-2").is_ok_and(|nodes| {
+            nodes.as_array().is_some_and(|all| all.len() == 3 && all.iter().all(|node| node["gossip"] == "live"))
+        })
+    })
+    .await?;
+    let listed = nodes("dc-a-3")?;
+    let racks: Vec<_> = listed.as_array().into_iter().flatten().filter_map(|node| node["rack"].as_str()).collect();
+    assert_eq!(racks, ["rack-1", "rack-2", "rack-1"]);
+    let drained = cluster.cli_at("dc-a-3", &["node", "drain", "dc-a-1", "--json"])?;
+    let drained: Value = serde_json::from_slice(&drained.stdout)?;
+    assert_eq!((&drained["name"], &drained["draining"]), (&Value::from("dc-a-1"), &Value::from(true)));
+    wait_until("the drain seen at another node", Duration::from_secs(10), async || {
+        nodes("dc-a-2").is_ok_and(|nodes| nodes[0]["draining"] == true)
+    })
+    .await?;
+    let unknown = cluster.cli_at("dc-a-1", &["node", "drain", "dc-x-9"])?;
+    let words = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && words.contains("dc-a-1, dc-a-2, dc-a-3"), "{words}");
+    let back = cluster.cli_at("dc-a-2", &["node", "drain", "1", "--undo", "--json"])?;
+    let back: Value = serde_json::from_slice(&back.stdout)?;
+    assert_eq!(back["draining"], false);
+    Ok(())
+}

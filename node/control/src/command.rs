@@ -13,7 +13,7 @@ use meridian_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeInfo, PeerRecord, VolumeRecord, VolumeState, WatermarkReport};
+use crate::{NodeInfo, NodeRecord, NodeReport, PeerRecord, VolumeRecord, VolumeState};
 
 const COMMAND_VERSION: u8 = 1;
 const RESPONSE_VERSION: u8 = 1;
@@ -45,8 +45,13 @@ pub enum Command {
     FinishSeal { volume: VolumeId, epoch: Epoch, length: u64 },
     /// No volume is created at or below `at` any more (rule 13).
     CloseRegistry { at: Timestamp },
-    /// The watermarks of all sources at once; `close` as in `CloseRegistry`.
-    Report { watermarks: Vec<WatermarkReport>, close: Option<Timestamp> },
+    /// What one node has of all sources; `partitions` is the cluster's P, `close` as in `CloseRegistry`. A datacenter's
+    /// watermark is the least of its nodes' and partitions' (rule 13).
+    Report { node: NodeId, partitions: u16, reports: Vec<NodeReport>, close: Option<Timestamp> },
+    /// Gives mirrors of other datacenters' volumes to a node; a volume that has one keeps it.
+    AssignMirrors { volumes: Vec<VolumeId>, node: NodeId },
+    /// Takes no further volume there, or again.
+    DrainNode { node: NodeId, draining: bool },
 }
 
 /// What `apply` made of a command.
@@ -68,6 +73,9 @@ pub enum Response {
     Closed(Timestamp),
     Reported,
     Refused(Refusal),
+    MirrorsAssigned,
+    /// The node's record after the command.
+    Node(NodeRecord),
 }
 
 /// Why `apply` refused a command; nothing was changed.
@@ -94,10 +102,14 @@ pub enum Refusal {
     IdsExhausted,
     /// A lease of no keys or of more than `KEYS_IN_LEASE_MAX`.
     LeaseSize,
-    /// A watermark of this datacenter itself.
+    /// A watermark or a mirror of this datacenter itself.
     OwnWatermark,
+    /// More volumes in one command than `MIRRORS_IN_COMMAND_MAX`.
+    TooManyMirrors,
 }
 
+/// Most mirrors that one command assigns.
+pub const MIRRORS_IN_COMMAND_MAX: usize = 1024;
 /// Most needle keys in one lease.
 pub const KEYS_IN_LEASE_MAX: u64 = 1 << 20;
 

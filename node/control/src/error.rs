@@ -34,6 +34,8 @@ pub enum ControlError {
     Placement(#[from] meridian_topology::PlacementError),
     #[error("no volume of code {code} is writable: {reason}")]
     NoWritableVolume { code: ReplicaCode, reason: String },
+    #[error("node {node} is not registered in this datacenter")]
+    NoSuchNode { node: NodeId },
     #[error("volume {volume} is not registered here")]
     NoSuchVolume { volume: VolumeId },
     #[error("no more ids are left in this datacenter")]

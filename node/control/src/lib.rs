@@ -9,18 +9,22 @@
 mod command;
 mod error;
 mod keys;
+mod liveness;
 mod machine;
 mod proposing;
 mod records;
 mod registry;
 mod shell;
+mod watermarks;
 mod writable;
 
-pub use command::{Command, KEYS_IN_LEASE_MAX, Refusal, Response};
+pub use command::{Command, KEYS_IN_LEASE_MAX, MIRRORS_IN_COMMAND_MAX, Refusal, Response};
 pub use error::ControlError;
+pub use liveness::Liveness;
 pub use machine::ControlMachine;
 pub use records::{
-    ControlState, HELD_REASON_LENGTH_MAX, NodeInfo, NodeRecord, PeerRecord, VolumeRecord, VolumeState, WatermarkReport,
+    ControlState, HELD_REASON_LENGTH_MAX, MirrorRecord, NodeInfo, NodeRecord, NodeReport, PeerRecord, VolumeRecord,
+    VolumeState, WatermarkReport,
 };
 pub use shell::{Control, ControlConfig, WAIT_MS_MAX_DEFAULT};
 pub use writable::VOLUMES_OPEN_TARGET;

@@ -11,9 +11,13 @@ use meridian_index::kv::Overlay;
 use meridian_index::{Machine, MachineError};
 use meridian_types::{DatacenterId, Epoch, FileGeneration, NeedleKey, NodeId, Timestamp, VolumeId};
 
-use crate::command::{Command, KEYS_IN_LEASE_MAX, Refusal, Response};
-use crate::records::{ControlState, Row, RowError, STATE_KEY, node_key, peer_key, volume_key, watermark_key};
-use crate::{NodeRecord, PeerRecord, VolumeRecord, VolumeState, WatermarkReport};
+use crate::command::{Command, KEYS_IN_LEASE_MAX, MIRRORS_IN_COMMAND_MAX, Refusal, Response};
+use crate::records::{
+    ControlState, MirrorRecord, NodeProgress, Row, RowError, STATE_KEY, mirror_key, node_key, peer_key, progress_key,
+    volume_key,
+};
+use crate::watermarks::take_report;
+use crate::{NodeRecord, PeerRecord, VolumeRecord, VolumeState};
 
 /// Applies the commands of one datacenter's control group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +64,9 @@ impl ControlMachine {
         let mut state = read_state(view)?;
         match command {
             Command::RegisterNode { node, info, boot_counter, session } => {
+                let mut draining = false;
                 if let Some(Row::Node(known)) = Row::read(view, &node_key(node))? {
+                    draining = known.draining;
                     if known.session == session && known.boot_counter == boot_counter {
                         return Ok(Response::NodeRegistered { boot_counter: state.boot_counter });
                     }
@@ -70,7 +76,7 @@ impl ControlMachine {
                     }
                 }
                 state.boot_counter += 1;
-                put(view, Row::Node(NodeRecord { id: node, info, boot_counter, session }));
+                put(view, Row::Node(NodeRecord { id: node, info, boot_counter, session, draining }));
                 put(view, Row::State(state));
                 Ok(Response::NodeRegistered { boot_counter: state.boot_counter })
             }
@@ -128,23 +134,60 @@ impl ControlMachine {
                 close_registry(view, &mut state, at);
                 Ok(Response::Closed(state.registry_closed))
             }
-            Command::Report { watermarks, close } => {
-                if watermarks.iter().any(|report| report.source == self.datacenter) {
+            Command::Report { node, partitions, reports, close } => {
+                if reports.iter().any(|report| report.source == self.datacenter) {
                     return Err(Refusal::OwnWatermark.into());
                 }
-                for report in watermarks {
-                    let row = match Row::read(view, &watermark_key(report.source))? {
-                        Some(Row::Watermark(known)) => forward(known, report),
-                        _ => report,
-                    };
-                    put(view, Row::Watermark(row));
+                for report in reports {
+                    take_report(view, node, partitions, report)?;
                 }
                 if let Some(at) = close {
                     close_registry(view, &mut state, at);
                 }
                 Ok(Response::Reported)
             }
+            Command::AssignMirrors { volumes, node } => self.assign_mirrors(view, state, volumes, node),
+            Command::DrainNode { node, draining } => {
+                let Some(Row::Node(mut record)) = Row::read(view, &node_key(node))? else {
+                    return Err(Refusal::NoSuchNode(node).into());
+                };
+                record.draining = draining;
+                put(view, Row::Node(record.clone()));
+                Ok(Response::Node(record))
+            }
         }
+    }
+
+    fn assign_mirrors(
+        &self,
+        view: &mut Overlay<'_>,
+        mut state: ControlState,
+        volumes: Vec<VolumeId>,
+        node: NodeId,
+    ) -> Result<Response, Failure> {
+        if volumes.len() > MIRRORS_IN_COMMAND_MAX {
+            return Err(Refusal::TooManyMirrors.into());
+        }
+        if Row::read(view, &node_key(node))?.is_none() {
+            return Err(Refusal::NoSuchNode(node).into());
+        }
+        if volumes.iter().any(|volume| volume.datacenter() == self.datacenter) {
+            return Err(Refusal::OwnWatermark.into());
+        }
+        for volume in volumes {
+            if Row::read(view, &mirror_key(volume))?.is_some() {
+                continue; // who was first keeps it
+            }
+            put(view, Row::Mirror(MirrorRecord { volume, node }));
+            // Rule 13: from now on the node counts for the source, from zero.
+            let source = volume.datacenter();
+            if Row::read(view, &progress_key(source, node))?.is_none() {
+                put(view, Row::Progress(NodeProgress { source, node, data: Timestamp::ZERO, parked: 0, held: None }));
+            }
+        }
+        state.registry_version += 1;
+        put(view, Row::State(state));
+        Ok(Response::MirrorsAssigned)
     }
 
     fn create_volume(
@@ -203,13 +246,6 @@ fn register_peer(view: &mut Overlay<'_>, peer: PeerRecord) -> Result<Response, F
     }
     put(view, Row::Peer(peer.clone()));
     Ok(Response::PeerRegistered(peer))
-}
-
-/// Watermarks only move forward (rule 13); the rest is as of the later report.
-fn forward(known: WatermarkReport, report: WatermarkReport) -> WatermarkReport {
-    let (meta, data) = (known.meta.max(report.meta), known.data.max(report.data));
-    let later = if report.reported_at >= known.reported_at { report } else { known };
-    WatermarkReport { meta, data, ..later }
 }
 
 fn close_registry(view: &mut Overlay<'_>, state: &mut ControlState, at: Timestamp) {

@@ -5,16 +5,21 @@
 //! n  node id (u32 BE)   a registered node
 //! v  volume id (u32 BE) a registered volume
 //! w  datacenter (u8)    the watermarks of a source
+//! a  datacenter (u8)    how far each partition has applied a source's log
+//! r  datacenter (u8), node id (u32 BE)   how far a node's mirrors of a source are complete
+//! m  volume id (u32 BE) the node that holds the mirror of another datacenter's volume
 //! p  datacenter (u8)    a peer datacenter
 //! ```
 //!
 //! These are plain values; what changes them is in `machine`. Invariants: each row is one record of kind `ControlState`
 //! that says which row it is, so that one read from the wrong key is refused; ids sort in their keys as they count.
 
+use std::collections::BTreeMap;
+
 use meridian_index::kv::{KvError, KvRead, Step};
 use meridian_types::{
-    DatacenterId, Epoch, FileGeneration, Incarnation, NodeId, NodeName, RecordError, RecordKind, ReplicaCode,
-    RequestId, Timestamp, VolumeId, decode_record, encode_record,
+    DatacenterId, Epoch, FileGeneration, Incarnation, NodeId, NodeName, PartitionId, RecordError, RecordKind,
+    ReplicaCode, RequestId, Timestamp, VolumeId, decode_record, encode_record,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +47,8 @@ pub struct NodeRecord {
     pub boot_counter: u64,
     /// Names the registration, so that a retry of unknown outcome is not taken for a counter that stood still.
     pub session: RequestId,
+    /// Takes no further volume.
+    pub draining: bool,
 }
 
 /// What another datacenter last said of itself (rule 7).
@@ -98,6 +105,46 @@ pub struct WatermarkReport {
     pub held: Option<String>,
 }
 
+/// What one node has of one source, as it gives it to the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    pub source: DatacenterId,
+    /// How far each partition that this node leads has applied the source's log.
+    pub applied: Vec<(PartitionId, Timestamp)>,
+    /// How far the mirrors that this node was given are complete; bounded by the list of volumes that it knows.
+    pub data: Timestamp,
+    /// By this datacenter's clock.
+    pub reported_at: Timestamp,
+    /// Parked ranges of the source's mirrors on this node.
+    pub parked: u64,
+    /// Why a metadata stream from the source is held, if one is; at most `HELD_REASON_LENGTH_MAX` bytes.
+    pub held: Option<String>,
+}
+
+/// The last report of a node that holds mirrors of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeProgress {
+    pub(crate) source: DatacenterId,
+    pub(crate) node: NodeId,
+    pub(crate) data: Timestamp,
+    pub(crate) parked: u64,
+    pub(crate) held: Option<String>,
+}
+
+/// How far the partitions have applied a source's log; one that is missing counts as zero (rule 13).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    pub(crate) source: DatacenterId,
+    pub(crate) partitions: BTreeMap<PartitionId, Timestamp>,
+}
+
+/// Which node holds the mirror of another datacenter's volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRecord {
+    pub volume: VolumeId,
+    pub node: NodeId,
+}
+
 /// The counters of the group. None ever goes back, so nothing that they count is issued twice (rule 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlState {
@@ -128,6 +175,9 @@ pub(crate) enum Row {
     Volume(VolumeRecord),
     Watermark(WatermarkReport),
     Peer(PeerRecord),
+    Applied(Applied),
+    Progress(NodeProgress),
+    Mirror(MirrorRecord),
 }
 
 /// Why a row can't be read: the store's failure, or damage.
@@ -146,6 +196,7 @@ pub(crate) const NODES: u8 = b'n';
 pub(crate) const VOLUMES: u8 = b'v';
 pub(crate) const WATERMARKS: u8 = b'w';
 pub(crate) const PEERS: u8 = b'p';
+pub(crate) const MIRRORS: u8 = b'm';
 
 pub(crate) fn node_key(node: NodeId) -> Vec<u8> {
     [&[NODES], node.0.to_be_bytes().as_slice()].concat()
@@ -157,6 +208,23 @@ pub(crate) fn volume_key(volume: VolumeId) -> Vec<u8> {
 
 pub(crate) fn watermark_key(source: DatacenterId) -> Vec<u8> {
     vec![WATERMARKS, source.get()]
+}
+
+pub(crate) fn applied_key(source: DatacenterId) -> Vec<u8> {
+    vec![b'a', source.get()]
+}
+
+/// Before the keys of all nodes' progress with a source.
+pub(crate) fn progress_prefix(source: DatacenterId) -> [u8; 2] {
+    [b'r', source.get()]
+}
+
+pub(crate) fn progress_key(source: DatacenterId, node: NodeId) -> Vec<u8> {
+    [progress_prefix(source).as_slice(), node.0.to_be_bytes().as_slice()].concat()
+}
+
+pub(crate) fn mirror_key(volume: VolumeId) -> Vec<u8> {
+    [&[MIRRORS], volume.get().to_be_bytes().as_slice()].concat()
 }
 
 pub(crate) fn peer_key(datacenter: DatacenterId) -> Vec<u8> {
@@ -172,6 +240,9 @@ impl Row {
             Row::Volume(volume) => volume_key(volume.id),
             Row::Watermark(report) => watermark_key(report.source),
             Row::Peer(peer) => peer_key(peer.datacenter),
+            Row::Applied(applied) => applied_key(applied.source),
+            Row::Progress(progress) => progress_key(progress.source, progress.node),
+            Row::Mirror(mirror) => mirror_key(mirror.volume),
         }
     }
 
@@ -193,9 +264,14 @@ impl Row {
 
     /// All rows whose keys start with `prefix`, in the order of their keys.
     pub(crate) fn read_all(kv: &dyn KvRead, prefix: u8) -> Result<Vec<Self>, RowError> {
+        Self::read_between(kv, &[prefix], &[prefix + 1])
+    }
+
+    /// All rows whose keys lie in `[start, end)`, in order.
+    pub(crate) fn read_between(kv: &dyn KvRead, start: &[u8], end: &[u8]) -> Result<Vec<Self>, RowError> {
         let mut rows = Vec::new();
         let mut failed = None;
-        kv.scan(&[prefix], &[prefix + 1], &mut |key, value| match Self::decode(key, value) {
+        kv.scan(start, end, &mut |key, value| match Self::decode(key, value) {
             Ok(row) => {
                 rows.push(row);
                 Step::Next

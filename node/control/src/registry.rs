@@ -5,6 +5,7 @@
 //!
 //! Invariants: a value is never mixed from two moments; a caller sees its own commands.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use meridian_types::{NodeId, VolumeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::records::{ControlState, NODES, PEERS, Row, RowError, STATE_KEY, VOLUMES, WATERMARKS};
+use crate::records::{ControlState, MIRRORS, NODES, PEERS, Row, RowError, STATE_KEY, VOLUMES, WATERMARKS};
 use crate::{NodeRecord, PeerRecord, VolumeRecord, WatermarkReport};
 
 /// Everything that the control group knows, each list in the order of its ids.
@@ -25,6 +26,7 @@ pub(crate) struct Registry {
     pub(crate) volumes: Vec<VolumeRecord>,
     pub(crate) watermarks: Vec<WatermarkReport>,
     pub(crate) peers: Vec<PeerRecord>,
+    pub(crate) mirrors: BTreeMap<VolumeId, NodeId>,
 }
 
 impl Registry {
@@ -33,7 +35,7 @@ impl Registry {
         if let Some(row) = Row::read(kv, STATE_KEY)? {
             registry.take(row);
         }
-        for prefix in [NODES, VOLUMES, WATERMARKS, PEERS] {
+        for prefix in [NODES, VOLUMES, WATERMARKS, PEERS, MIRRORS] {
             Row::read_all(kv, prefix)?.into_iter().for_each(|row| registry.take(row));
         }
         Ok(registry)
@@ -46,6 +48,10 @@ impl Registry {
             Row::Volume(volume) => self.volumes.push(volume),
             Row::Watermark(report) => self.watermarks.push(report),
             Row::Peer(peer) => self.peers.push(peer),
+            Row::Mirror(mirror) => {
+                self.mirrors.insert(mirror.volume, mirror.node);
+            }
+            Row::Applied(_) | Row::Progress(_) => {} // only the state machine needs them
         }
     }
 

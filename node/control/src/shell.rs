@@ -6,6 +6,7 @@
 //! Invariants: `start` returns only once this node is registered with a boot counter above all before it, and before
 //! that nothing is created or issued; the background tasks end with `shutdown`, or with the last handle.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ use crate::proposing::{CommandsOfOthers, Proposing, senseless};
 use crate::registry::RegistryCache;
 use crate::writable::Writable;
 use crate::{
-    Command, ControlError, ControlMachine, HELD_REASON_LENGTH_MAX, KEYS_IN_LEASE_MAX, NodeInfo, NodeRecord, PeerRecord,
-    Refusal, Response, VolumeRecord, WatermarkReport,
+    Command, ControlError, ControlMachine, HELD_REASON_LENGTH_MAX, KEYS_IN_LEASE_MAX, Liveness, MIRRORS_IN_COMMAND_MAX,
+    NodeInfo, NodeRecord, NodeReport, PeerRecord, Refusal, Response, VolumeRecord, WatermarkReport,
 };
 
 /// A good `wait_ms_max`: longer than an election.
@@ -49,6 +50,10 @@ pub struct ControlConfig {
     pub node_info: NodeInfo,
     /// From the node's identity file; raised before each start.
     pub boot_counter: u64,
+    /// The cluster's P, without the catalog.
+    pub partitions: u16,
+    /// What gossip says of the nodes.
+    pub liveness: Liveness,
     /// The other member datacenters, in any order.
     pub mirrors_to: Vec<DatacenterId>,
     /// The cluster's default code: its volumes are grown at start.
@@ -195,20 +200,86 @@ impl Control {
         (registry.volumes.clone(), registry.state.registry_closed)
     }
 
-    /// Commits the watermarks of all sources in one command; each only moves forward. Also closes the registry.
+    /// Commits what this node has of all sources in one command; each figure only moves forward. Also closes the
+    /// registry.
     ///
     /// # Errors
     /// As any command; it may be repeated after any.
-    pub async fn report_watermarks(&self, mut reports: Vec<WatermarkReport>) -> Result<(), ControlError> {
+    pub async fn report_watermarks(&self, mut reports: Vec<NodeReport>) -> Result<(), ControlError> {
         for held in reports.iter_mut().filter_map(|report| report.held.as_mut()) {
             held.truncate(held.floor_char_boundary(HELD_REASON_LENGTH_MAX));
         }
         // The close rides along for the price of nothing; without a stamp the reports go alone.
         let close = self.inner.proposing.stamp().await.ok();
-        match self.inner.proposing.propose(Command::Report { watermarks: reports, close }).await? {
+        let (node, partitions) = (self.inner.config.node, self.inner.config.partitions);
+        match self.inner.proposing.propose(Command::Report { node, partitions, reports, close }).await? {
             Response::Reported => Ok(()),
             other => Err(senseless(other)),
         }
+    }
+
+    /// The node that was given the mirror of another datacenter's volume.
+    pub fn mirror_node(&self, volume: VolumeId) -> Option<NodeId> {
+        self.inner.proposing.cache.get().mirrors.get(&volume).copied()
+    }
+
+    /// Every mirror here, by volume, with the node that holds it.
+    pub fn mirrors(&self) -> BTreeMap<VolumeId, NodeId> {
+        self.inner.proposing.cache.get().mirrors.clone()
+    }
+
+    /// Gives each of these mirrors that no node has to the live node with the fewest, and returns once that is visible
+    /// here. Who was given one before keeps it.
+    ///
+    /// # Errors
+    /// As any command; it may be repeated after any.
+    pub async fn assign_mirrors(&self, volumes: &[VolumeId]) -> Result<(), ControlError> {
+        let registry = self.inner.proposing.cache.get();
+        let is_usable = |node: &&NodeRecord| !node.draining && self.inner.config.liveness.is_live(node.id);
+        let mut counts: BTreeMap<NodeId, usize> =
+            registry.nodes.iter().filter(is_usable).map(|node| (node.id, 0)).collect();
+        for node in registry.mirrors.values() {
+            counts.entry(*node).and_modify(|count| *count += 1);
+        }
+        let mut given: BTreeMap<NodeId, Vec<VolumeId>> = BTreeMap::new();
+        for volume in volumes.iter().filter(|volume| !registry.mirrors.contains_key(volume)) {
+            let node = counts.iter().min_by_key(|(node, count)| (**count, **node)).map(|(node, _)| *node);
+            let node = node.ok_or_else(|| ControlError::Unavailable { reason: "no node is live".to_owned() })?;
+            *counts.entry(node).or_default() += 1;
+            given.entry(node).or_default().push(*volume);
+        }
+        for (node, volumes) in given {
+            for volumes in volumes.chunks(MIRRORS_IN_COMMAND_MAX) {
+                let command = Command::AssignMirrors { volumes: volumes.to_vec(), node };
+                match self.inner.proposing.propose(command).await? {
+                    Response::MirrorsAssigned => {}
+                    other => return Err(senseless(other)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node takes further volumes and mirrors. What it holds stays there.
+    ///
+    /// # Errors
+    /// `NoSuchNode`, and as any command; it may be repeated after any.
+    pub async fn drain(&self, node: NodeId, draining: bool) -> Result<NodeRecord, ControlError> {
+        match self.inner.proposing.propose(Command::DrainNode { node, draining }).await? {
+            Response::Node(record) => Ok(record),
+            Response::Refused(Refusal::NoSuchNode(node)) => Err(ControlError::NoSuchNode { node }),
+            other => Err(senseless(other)),
+        }
+    }
+
+    /// Whether gossip hears of a node.
+    pub fn is_live(&self, node: NodeId) -> bool {
+        self.inner.config.liveness.is_live(node)
+    }
+
+    /// Whether this node leads the group.
+    pub fn is_leader(&self) -> bool {
+        self.inner.proposing.leadership.borrow().serving
     }
 
     /// The committed reports, by source (rule 27).

@@ -4,8 +4,8 @@ mod stack;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_control::{Command, ControlError, VOLUMES_OPEN_TARGET, VolumeState, WatermarkReport};
-use meridian_types::{Incarnation, Timestamp, VolumeId};
+use meridian_control::{Command, ControlError, NodeReport, VOLUMES_OPEN_TARGET, VolumeState, WatermarkReport};
+use meridian_types::{Incarnation, PartitionId, Timestamp, VolumeId};
 use stack::{NODE, Stack, code, datacenter, propose_raw};
 
 fn at(raw: u64) -> Timestamp {
@@ -175,16 +175,25 @@ async fn watermarks_only_move_forward_also_across_a_restart() {
         parked: 0,
         held: None,
     };
+    // Of a node that leads every partition.
+    let told = |meta, data, reported_at| NodeReport {
+        source: datacenter(2),
+        applied: (0..4).map(PartitionId).chain([PartitionId::CATALOG]).map(|partition| (partition, at(meta))).collect(),
+        data: at(data),
+        reported_at: at(reported_at),
+        parked: 0,
+        held: None,
+    };
     let stack = Stack::start(directory.path(), 1).await;
-    stack.control.report_watermarks(vec![report(10, 9, 1)]).await.unwrap();
-    stack.control.report_watermarks(vec![report(8, 8, 2)]).await.unwrap();
+    stack.control.report_watermarks(vec![told(10, 9, 1)]).await.unwrap();
+    stack.control.report_watermarks(vec![told(8, 8, 2)]).await.unwrap();
     assert_eq!(stack.control.watermarks(), [report(10, 9, 2)]);
     stack.stop().await;
     let stack = Stack::start(directory.path(), 2).await;
     assert_eq!(stack.control.watermarks(), [report(10, 9, 2)]);
-    stack.control.report_watermarks(vec![report(11, 5, 3)]).await.unwrap();
+    stack.control.report_watermarks(vec![told(11, 5, 3)]).await.unwrap();
     assert_eq!(stack.control.watermarks(), [report(11, 9, 3)]);
-    let mut long = report(11, 9, 4);
+    let mut long = told(11, 9, 4);
     long.held = Some("é".repeat(1000));
     stack.control.report_watermarks(vec![long]).await.unwrap();
     assert_eq!(stack.control.watermarks()[0].held.as_ref().unwrap().len(), meridian_control::HELD_REASON_LENGTH_MAX);

@@ -7,11 +7,11 @@
 //! Invariants: one fetch a volume; a mirror that can't be made is shown, tried again, and holds up no other; a source
 //! that has fewer bytes than were here when it was asked went back in time, and W_data stands still (rules 1, 13).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meridian_replicator::{RegistryReport, VolumeReport};
-use meridian_types::{DatacenterId, Epoch, FileGeneration, ReplicaCode, Timestamp, VolumeId};
+use meridian_types::{DatacenterId, Epoch, FileGeneration, NodeId, ReplicaCode, Timestamp, VolumeId};
 use meridian_volume::{VOLUME_HEADER_SIZE, VolumeHeader};
 use meridian_wire::replication::{VolumeInfo, VolumesReply, VolumesRequest};
 use meridian_wire::{call, fields};
@@ -36,6 +36,9 @@ struct RemoteVolume {
     closed: Timestamp,
     sealed: bool,
     mirrored_here: bool,
+    primary: NodeId,
+    /// Nothing is known of how far it is.
+    unreported: bool,
 }
 
 /// Follows one source's volumes until the driver stops.
@@ -56,14 +59,16 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
             known_version,
             wait_ms: limits.long_poll.as_millis() as u32,
         };
-        let mut client = source.client();
+        let link = source.link();
+        let mut client = link.client();
         let deadline = limits.long_poll + limits.call_grace;
         // Taken before the source is asked: fetches run ahead of what it answers.
         let had: Lengths = inner.volumes.states().iter().map(|state| (state.header.volume, state.committed)).collect();
         let reply = call(deadline, request, |request| async move { client.list_volumes(request).await }).await;
         let problem = match reply {
-            Ok(reply) => match take_report(&inner, &source, &reply, &had).await {
+            Ok(reply) => match take_report(&inner, &source, &reply, (link.node, &had)).await {
                 Ok(volumes) => {
+                    link.answered();
                     known_version = reply.version;
                     backoff.reset();
                     for volume in volumes {
@@ -74,7 +79,7 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
                 Err(problem) => problem,
             },
             Err(status) => {
-                source.prefer_another();
+                source.failed(link.node);
                 known_version = 0; // versions of another life of the source say nothing
                 reason_of(&status)
             }
@@ -90,10 +95,11 @@ async fn take_report(
     inner: &Arc<Inner>,
     source: &Source,
     reply: &VolumesReply,
-    had: &Lengths,
+    (asked, had): (NodeId, &Lengths),
 ) -> Result<Vec<RemoteVolume>, String> {
     let check = |info| check_volume(info, source.id());
-    let volumes = reply.volumes.iter().map(check).collect::<Result<Vec<_>, String>>()?;
+    let mut volumes = reply.volumes.iter().map(check).collect::<Result<Vec<_>, String>>()?;
+    let unassigned = share_mirrors(inner, &mut volumes).await?;
     let mut failed = BTreeMap::new();
     for volume in volumes.iter().filter(|volume| volume.mirrored_here) {
         if inner.volumes.state(volume.id).is_none()
@@ -105,17 +111,49 @@ async fn take_report(
     }
     let report = RegistryReport {
         registry_closed: Timestamp::from_raw(reply.registry_closed),
-        volumes: volumes.iter().map(volume_report).collect(),
+        volumes: volumes.iter().map(|volume| volume_report(volume, unassigned.contains(&volume.id))).collect(),
     };
     source.update(|facts| {
         facts.blob_lane = LaneState::Answered;
+        facts.primaries.extend(volumes.iter().map(|volume| (volume.id, volume.primary)));
         facts.watermark.report(&report);
-        for volume in volumes.iter().filter(|volume| volume.mirrored_here) {
-            take_mirror_state(inner, facts, volume, had.get(&volume.id).copied().unwrap_or(0));
+        for volume in volumes.iter().filter(|volume| volume.mirrored_here && !volume.unreported) {
+            // Only the primary knows how far it is: what another node heard from it may be older than what is here.
+            let had = if volume.primary == asked { had.get(&volume.id).copied().unwrap_or(0) } else { 0 };
+            take_mirror_state(inner, facts, volume, had);
         }
         facts.retrying.extend(failed.clone());
     });
-    Ok(volumes.into_iter().filter(|volume| volume.mirrored_here && !failed.contains_key(&volume.id)).collect())
+    if !unassigned.is_empty() {
+        return Err(format!("{} mirrors have no node here yet", unassigned.len()));
+    }
+    let is_due = |volume: &RemoteVolume| volume.mirrored_here && !volume.unreported && !failed.contains_key(&volume.id);
+    Ok(volumes.into_iter().filter(is_due).collect())
+}
+
+/// Gives mirrors that nobody holds to nodes of this datacenter, and leaves `mirrored_here` to those that are this node's.
+/// Returns the ones that could not be given away: they count as missing for every node (rule 13).
+async fn share_mirrors(inner: &Inner, volumes: &mut [RemoteVolume]) -> Result<BTreeSet<VolumeId>, String> {
+    if inner.siblings.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut mirrors = inner.control.mirrors();
+    let without = |mirrors: &BTreeMap<VolumeId, NodeId>, volumes: &[RemoteVolume]| -> Vec<VolumeId> {
+        let missing = volumes.iter().filter(|volume| volume.mirrored_here && !mirrors.contains_key(&volume.id));
+        missing.map(|volume| volume.id).collect()
+    };
+    let missing = without(&mirrors, volumes);
+    if !missing.is_empty() {
+        if let Err(error) = inner.control.assign_mirrors(&missing).await {
+            tracing::warn!(%error, "mirrors are not given to nodes yet");
+        }
+        mirrors = inner.control.mirrors();
+    }
+    let unassigned = without(&mirrors, volumes).into_iter().collect();
+    for volume in volumes.iter_mut().filter(|volume| volume.mirrored_here) {
+        volume.mirrored_here = mirrors.get(&volume.id) == Some(&inner.config.local.node);
+    }
+    Ok(unassigned)
 }
 
 /// What this datacenter has of a volume, for the watermark. Ranges that are not to be trusted are parked first.
@@ -162,17 +200,20 @@ fn check_volume(info: &VolumeInfo, source: DatacenterId) -> Result<RemoteVolume,
         closed: Timestamp::from_raw(info.closed),
         sealed: info.sealed,
         mirrored_here: info.mirrored_here,
+        primary: NodeId(info.primary),
+        unreported: info.unreported,
     })
 }
 
-fn volume_report(volume: &RemoteVolume) -> VolumeReport {
+/// `is_unassigned`: it is to be mirrored in this datacenter, and nobody does yet.
+fn volume_report(volume: &RemoteVolume, is_unassigned: bool) -> VolumeReport {
     VolumeReport {
         volume: volume.id,
         generation: volume.generation,
         committed: volume.committed,
         closed: volume.closed,
         sealed: volume.sealed,
-        mirrored_here: volume.mirrored_here,
+        mirrored_here: volume.mirrored_here || is_unassigned,
     }
 }
 
@@ -192,6 +233,7 @@ fn start_fetch(
             targets: targets.clone(),
             volume: volume.id,
             generation: volume.generation,
+            primary: volume.primary,
         };
         fetches.spawn(fetch.run(have));
     }

@@ -10,6 +10,7 @@ use meridian_wire::{LinkTimings, LocalNode};
 pub struct PeerNode {
     pub node: NodeId,
     pub name: NodeName,
+    pub rack: String,
     pub grpc: String,
     pub bulk: String,
 }
@@ -45,6 +46,8 @@ pub struct ReplicationLimits {
     pub call_grace: Duration,
     /// Deadline of a call that should be answered at once.
     pub call_deadline: Duration,
+    /// Deadline of a question to another node of this datacenter.
+    pub sibling_deadline: Duration,
     /// First and longest pause after a failed call.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
@@ -71,6 +74,7 @@ impl Default for ReplicationLimits {
             long_poll: Duration::from_secs(10),
             call_grace: Duration::from_secs(5),
             call_deadline: Duration::from_secs(5),
+            sibling_deadline: Duration::from_secs(1),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             mirror_range_bytes: (8 << 20) + (64 << 10),

@@ -47,20 +47,20 @@ impl Replication {
     ///
     /// # Errors
     /// When a partition can't be read.
-    pub fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, ReplicationError> {
+    pub async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, ReplicationError> {
         let inner = &self.inner;
-        let view = |partition| {
+        let view = async |partition| {
             let what = "read conflicts";
-            inner.meta.local_view(partition).map_err(|source| ReplicationError::Meta {
+            inner.meta.read(partition).await.map_err(|source| ReplicationError::Meta {
                 what,
                 datacenter: inner.own(),
                 source,
             })
         };
-        let catalog = view(PartitionId::CATALOG)?;
+        let catalog = view(PartitionId::CATALOG).await?;
         let mut rows = Vec::new();
         for partition in inner.meta.partitions() {
-            rows.extend(queries::conflicts(&view(partition)?, None, limit)?);
+            rows.extend(queries::conflicts(&view(partition).await?, None, limit)?);
         }
         rows.sort_by_key(ConflictRow::loser);
         let written = |stamp: Stamp| WrittenAt {
@@ -99,7 +99,7 @@ impl Replication {
             .collect()
     }
 
-    /// The mirrors of this datacenter that stand still.
+    /// The mirrors of this node that stand still.
     pub fn parked(&self) -> Vec<ParkedVolume> {
         let mut parked = Vec::new();
         for source in self.inner.sources.values() {

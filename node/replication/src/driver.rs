@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use meridian_control::{Control, VolumeRecord, WatermarkReport};
+use meridian_control::{Control, NodeReport, VolumeRecord};
 use meridian_env::HybridClock;
 use meridian_index::queries;
 use meridian_meta::Meta;
@@ -23,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::siblings::Siblings;
 use crate::sources::Source;
 use crate::status::CachedReports;
-use crate::{ReplicationConfig, ReplicationError, blob_lane, metadata_lane};
+use crate::{ReplicationConfig, ReplicationError, blob_lane, closing, metadata_lane, siblings};
 
 /// Clocks of peers that are needed to call our own wrong.
 const PEERS_TO_JUDGE_MIN: usize = 2;
@@ -49,7 +48,11 @@ pub(crate) struct Inner {
     pub volumes_moved: watch::Sender<u64>,
     /// When each datacenter's last pull was answered with what it had waited for.
     pub answered: Mutex<BTreeMap<DatacenterId, tokio::time::Instant>>,
+    /// Bumped when a volume of this node has news for the other nodes of this datacenter.
+    pub node_volumes_moved: watch::Sender<u64>,
     pub cached: CachedReports,
+    /// What was reported last, without its times.
+    reported: Mutex<Vec<NodeReport>>,
 }
 
 impl Replication {
@@ -65,15 +68,25 @@ impl Replication {
         volumes: Arc<VolumeSet>,
         clock: Arc<HybridClock>,
     ) -> Result<Self, ReplicationError> {
+        // Among several nodes the committed figure is everybody's and says nothing of this one's mirrors.
+        let alone = config.siblings.is_empty();
+        let committed = control.watermarks().into_iter().filter(|_| alone);
         let committed: BTreeMap<DatacenterId, Timestamp> =
-            control.watermarks().into_iter().map(|report| (report.source, report.data)).collect();
+            committed.map(|report| (report.source, report.data)).collect();
         let sources = config
             .peers
             .iter()
             .map(|peer| {
                 let data = committed.get(&peer.id).copied().unwrap_or(Timestamp::ZERO);
-                let source =
-                    Source::new(peer.clone(), identity, &config.timings, &config.limits, Arc::clone(&clock), data)?;
+                let source = Source::new(
+                    peer.clone(),
+                    identity,
+                    &config.timings,
+                    &config.limits,
+                    Arc::clone(&clock),
+                    data,
+                    meta.partition_count(),
+                )?;
                 Ok((peer.id, Arc::new(source)))
             })
             .collect::<Result<BTreeMap<_, _>, ReplicationError>>()?;
@@ -89,7 +102,9 @@ impl Replication {
             report_now: Notify::new(),
             volumes_moved: watch::Sender::new(1),
             answered: Mutex::default(),
+            node_volumes_moved: watch::Sender::new(1),
             cached: CachedReports::default(),
+            reported: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {
@@ -97,10 +112,13 @@ impl Replication {
             tasks.spawn(blob_lane::run(Arc::clone(&inner), Arc::clone(source)));
         }
         if !inner.sources.is_empty() {
-            tasks.spawn(close_periodically(Arc::clone(&inner)));
+            tasks.spawn(closing::close_periodically(Arc::clone(&inner)));
             tasks.spawn(report_periodically(Arc::clone(&inner)));
         }
         tasks.spawn(follow_own_volumes(Arc::clone(&inner)));
+        for sibling in inner.siblings.iter().filter(|_| !inner.sources.is_empty()) {
+            tasks.spawn(siblings::follow(Arc::clone(&inner), Arc::clone(sibling)));
+        }
         Ok(Self { inner, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
@@ -143,12 +161,12 @@ impl Inner {
         Ok(queries::cursor(&view, origin)?)
     }
 
-    /// W_meta of a source: the minimum over all partitions and the catalog.
+    /// W_meta of a source as far as this node knows: the minimum over the partitions that are here and the catalog.
     pub fn meta_watermark(&self, origin: DatacenterId) -> Timestamp {
-        let through = self
-            .meta
-            .partitions()
-            .map(|partition| self.cursor(partition, origin).map_or(Timestamp::ZERO, |cursor| cursor.applied_through));
+        let through =
+            self.meta.partitions().filter(|partition| self.meta.is_here(*partition)).map(|partition| {
+                self.cursor(partition, origin).map_or(Timestamp::ZERO, |cursor| cursor.applied_through)
+            });
         meta_watermark(through)
     }
 
@@ -160,25 +178,17 @@ impl Inner {
             .min_by_key(|(_, cursor)| cursor.applied_through)
     }
 
-    /// Both watermarks of a source, as durable as they are reported.
+    /// Both watermarks of a source. A node alone reads what it has; among several the committed reports of all count,
+    /// because no node has everything.
     pub fn watermarks(&self, source: &Source) -> (Timestamp, Timestamp) {
+        if !self.siblings.is_empty() {
+            let committed = self.control.watermarks().into_iter().find(|report| report.source == source.id());
+            return committed.map_or((Timestamp::ZERO, Timestamp::ZERO), |report| (report.meta, report.data));
+        }
         let meta = self.meta_watermark(source.id());
         let mut facts = source.facts.lock();
         facts.watermark.set_meta(meta);
         (meta, facts.watermark.value())
-    }
-
-    /// Closes everything of this datacenter at "now": no mutation, no needle and no volume of it is stamped at or
-    /// below the answer after this, and everything acknowledged before the call is (rules 9, 13).
-    pub async fn close_now(&self) -> Result<Timestamp, ReplicationError> {
-        let datacenter = self.own();
-        let now = self.clock.next_waiting().await?;
-        self.volumes.close_through(now);
-        let (meta, registry) = futures::join!(self.meta.close_all(now), self.control.close_registry(now));
-        meta.map_err(|source| ReplicationError::Meta { what: "close the partitions", datacenter, source })?;
-        registry?;
-        self.volumes_moved.send_modify(|version| *version += 1);
-        Ok(now)
     }
 
     /// The volumes and the registry's closed timestamp, as one peer is told.
@@ -187,30 +197,40 @@ impl Inner {
     }
 
     async fn report(&self) {
-        let reported_at = self.clock.wall();
-        let reports: Vec<WatermarkReport> = self
-            .sources
-            .values()
-            .map(|source| {
-                let (meta, data) = self.watermarks(source);
-                let facts = source.facts.lock();
-                let held = facts.streams.iter().find_map(|(partition, state)| match state {
-                    StreamState::Held { reason, .. } => Some(format!("partition {partition}: {reason}")),
-                    _ => None,
-                });
-                let parked = facts.parked.len() as u64;
-                WatermarkReport { source: source.id(), meta, data, reported_at, parked, held }
-            })
-            .collect();
+        let reports: Vec<NodeReport> = self.sources.values().map(|source| self.report_on(source)).collect();
         self.check_clock();
-        let known = self.control.watermarks();
-        let moved = reports.iter().any(|report| {
-            known.iter().find(|old| old.source == report.source).is_none_or(|old| {
-                (old.meta, old.data, old.parked, &old.held) != (report.meta, report.data, report.parked, &report.held)
-            })
-        });
+        let moved = {
+            let mut last = self.reported.lock();
+            // The time of a report alone is no news.
+            let news: Vec<NodeReport> =
+                reports.iter().map(|report| NodeReport { reported_at: Timestamp::ZERO, ..report.clone() }).collect();
+            std::mem::replace(&mut *last, news.clone()) != news
+        };
         if moved && let Err(error) = self.control.report_watermarks(reports).await {
+            self.reported.lock().clear();
             tracing::warn!(%error, "commit a watermark report");
+        }
+    }
+
+    /// What this node has of one source: of the partitions that it leads, and of the mirrors that it was given.
+    fn report_on(&self, source: &Source) -> NodeReport {
+        let led = self.meta.partitions().filter(|partition| self.meta.serving(*partition));
+        let applied = led.filter_map(|p| Some((p, self.cursor(p, source.id()).ok()?.applied_through))).collect();
+        let meta = self.meta_watermark(source.id());
+        let mut facts = source.facts.lock();
+        // W_meta is the datacenter's and comes in where all reports are put together.
+        facts.watermark.set_meta(if self.siblings.is_empty() { meta } else { Timestamp::MAX });
+        let held = facts.streams.iter().find_map(|(partition, state)| match state {
+            StreamState::Held { reason, .. } => Some(format!("partition {partition}: {reason}")),
+            _ => None,
+        });
+        NodeReport {
+            source: source.id(),
+            applied,
+            data: facts.watermark.value(),
+            reported_at: self.clock.wall(),
+            parked: facts.parked.len() as u64,
+            held,
         }
     }
 }
@@ -243,42 +263,16 @@ async fn report_periodically(inner: Arc<Inner>) {
     }
 }
 
-/// Closes this datacenter's volumes and registry, so that silence is not lag (rule 13): soon after bytes moved, seldom
-/// while nothing happens.
-async fn close_periodically(inner: Arc<Inner>) {
-    let limits = &inner.config.limits;
-    let committed = |inner: &Inner| inner.volumes.states().iter().map(|v| v.committed).sum::<u64>();
-    let mut bytes = committed(&inner);
-    let mut closed_at = Instant::now();
-    loop {
-        tokio::time::sleep(limits.close_interval).await;
-        let bytes_now = committed(&inner);
-        if bytes_now == bytes && closed_at.elapsed() < limits.close_interval_idle {
-            continue;
-        }
-        (bytes, closed_at) = (bytes_now, Instant::now());
-        let now = match inner.clock.next_waiting().await {
-            Ok(now) => now,
-            Err(error) => {
-                tracing::warn!(%error, "the volumes can't be closed");
-                continue;
-            }
-        };
-        inner.volumes.close_through(now);
-        if let Err(error) = inner.control.close_registry(now).await {
-            tracing::debug!(%error, "close the volume registry");
-        }
-        inner.volumes_moved.send_modify(|version| *version += 1);
-    }
-}
-
 /// Tells waiting peers as soon as a committed length or the registry moves.
 async fn follow_own_volumes(inner: Arc<Inner>) {
     let mut volumes = inner.volumes.changed();
     let mut registry = inner.control.registry_changed();
     loop {
         let changed = tokio::select! {
-            changed = volumes.changed() => changed,
+            changed = volumes.changed() => {
+                inner.node_volumes_moved.send_modify(|version| *version += 1);
+                changed
+            }
             changed = registry.changed() => changed,
         };
         if changed.is_err() {

@@ -8,6 +8,8 @@ use crate::bulk_client::BulkError;
 pub enum ReplicationError {
     #[error("there is no datacenter {name:?}; the members are {members}")]
     NoSuchDatacenter { name: String, members: String },
+    #[error("there is no node {name:?} here; the nodes are {nodes}")]
+    NoSuchNode { name: String, nodes: String },
     #[error("there is no bucket {bucket:?}")]
     NoSuchBucket { bucket: String },
     #[error("datacenter {datacenter} can't be asked: {reason}")]

@@ -44,10 +44,14 @@ pub struct VersionAt {
 }
 
 /// This datacenter's version of a key.
-pub(crate) fn own_version(inner: &Inner, bucket: BucketId, key: &ObjectKey) -> Result<ExplainReply, ReplicationError> {
+pub(crate) async fn own_version(
+    inner: &Inner,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<ExplainReply, ReplicationError> {
     let partition = partition_of(bucket, key, inner.meta.partition_count());
     let what = "read a key";
-    let view = inner.meta.local_view(partition).map_err(|source| ReplicationError::Meta {
+    let view = inner.meta.read(partition).await.map_err(|source| ReplicationError::Meta {
         what,
         datacenter: inner.own(),
         source,
@@ -63,7 +67,10 @@ pub(crate) fn own_version(inner: &Inner, bucket: BucketId, key: &ObjectKey) -> R
             reply.etag = body.etag;
             reply.chunks_count = body.chunks.len() as u32;
             let here = body.chunks.iter().filter(|chunk| {
-                inner.volumes.state(chunk.fid.volume).is_some_and(|volume| volume.committed >= chunk.end_offset)
+                let own = inner.volumes.state(chunk.fid.volume).map(|volume| volume.committed);
+                let siblings = inner.siblings.iter().filter_map(|sibling| sibling.volume(chunk.fid.volume));
+                let committed = siblings.map(|volume| volume.committed).chain(own).max();
+                committed.is_some_and(|committed| committed >= chunk.end_offset)
             });
             reply.chunks_here_count = here.count() as u32;
         }
@@ -98,7 +105,7 @@ impl Replication {
             let reply = call(deadline, request, |request| async move { client.explain(request).await }).await;
             (source.peer.name.to_string(), reply.map_err(|status| reason_of(&status)))
         });
-        let own = own_version(inner, id, key)?;
+        let own = own_version(inner, id, key).await?;
         let partition = own.partition as u16;
         let mut replies = vec![(inner.config.datacenter_name.to_string(), Ok(own))];
         replies.extend(join_all(asked).await);

@@ -20,7 +20,7 @@ use meridian_index::RemoteOutcome;
 use meridian_meta::MetaError;
 use meridian_replicator::{Batch, Cursor, Effect, Event, Stream, StreamState};
 use meridian_types::limits::LOG_BATCH_SIZE_MAX;
-use meridian_types::{PartitionId, Timestamp};
+use meridian_types::{NodeId, PartitionId, Timestamp};
 use meridian_wire::replication::{
     HelloReply, HelloRequest, PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal,
 };
@@ -48,6 +48,7 @@ const PROPOSED_BYTES_MAX: usize = 16 << 20;
 /// What a task under way has come to.
 enum Completion {
     Pulled {
+        node: NodeId,
         call: u64,
         asked: Vec<PartitionId>,
         reply: Result<PullLogsReply, tonic::Status>,
@@ -107,9 +108,15 @@ impl MetadataLane {
         loop {
             let has_room = self.pulls < PULLS_MAX && self.proposed_bytes < PROPOSED_BYTES_MAX;
             if has_room && !self.wanted.is_empty() {
-                let wanted = std::mem::take(&mut self.wanted);
-                let pull = self.start_pull(wanted);
-                self.running.push(pull);
+                // One pull for all partitions that the same node is asked for.
+                let mut pulls: BTreeMap<NodeId, BTreeMap<PartitionId, Cursor>> = BTreeMap::new();
+                for (partition, cursor) in std::mem::take(&mut self.wanted) {
+                    pulls.entry(self.source.link_for(partition).node).or_default().insert(partition, cursor);
+                }
+                for (node, wanted) in pulls {
+                    let pull = self.start_pull(node, wanted);
+                    self.running.push(pull);
+                }
             }
             tokio::select! {
                 biased;
@@ -168,7 +175,7 @@ impl MetadataLane {
         }
     }
 
-    fn start_pull(&mut self, wanted: BTreeMap<PartitionId, Cursor>) -> BoxFuture<'static, Completion> {
+    fn start_pull(&mut self, node: NodeId, wanted: BTreeMap<PartitionId, Cursor>) -> BoxFuture<'static, Completion> {
         let limits = self.inner.config.limits.clone();
         let request = PullLogsRequest {
             caller: self.inner.config.local.caller(),
@@ -183,12 +190,12 @@ impl MetadataLane {
         let asked: Vec<PartitionId> = wanted.into_keys().collect();
         self.calls.extend(asked.iter().map(|partition| (*partition, call_id)));
         let source = Arc::clone(&self.source);
+        let mut client = self.source.link_of(node).client();
         Box::pin(async move {
             source.rate.admit().await;
-            let mut client = source.client();
             let deadline = limits.long_poll + limits.call_grace;
             let reply = call(deadline, request, |request| async move { client.pull_logs(request).await }).await;
-            Completion::Pulled { call: call_id, asked, reply }
+            Completion::Pulled { node, call: call_id, asked, reply }
         })
     }
 
@@ -217,19 +224,22 @@ impl MetadataLane {
                 self.proposed_bytes -= bytes;
                 self.step(partition, event);
             }
-            Completion::Pulled { call, mut asked, reply } => {
+            Completion::Pulled { node, call, mut asked, reply } => {
                 self.pulls -= 1;
                 asked.retain(|partition| self.calls.get(partition) == Some(&call));
                 match reply {
-                    Ok(reply) => self.take_reply(asked, reply),
-                    Err(status) => self.take_failure(asked, &status),
+                    Ok(reply) => {
+                        self.source.link_of(node).answered();
+                        self.take_reply(asked, reply);
+                    }
+                    Err(status) => self.take_failure(node, asked, &status),
                 }
             }
         }
     }
 
-    fn take_failure(&mut self, asked: Vec<PartitionId>, status: &tonic::Status) {
-        self.source.prefer_another();
+    fn take_failure(&mut self, node: NodeId, asked: Vec<PartitionId>, status: &tonic::Status) {
+        self.source.failed(node);
         if status.code() == tonic::Code::DeadlineExceeded {
             self.bytes_max = (self.bytes_max / 2).max(BATCH_BYTES_MIN);
         }
@@ -275,7 +285,10 @@ impl MetadataLane {
         match Refusal::try_from(batch.refusal) {
             Ok(Refusal::None) => {}
             Ok(Refusal::NeedsFullSync) => return Event::NeedsFullSync,
-            Ok(Refusal::NotServing) => return Event::PullFailed { reason: detail() },
+            Ok(Refusal::NotServing) => {
+                self.source.prefer_another();
+                return Event::PullFailed { reason: detail() };
+            }
             _ => return Event::Refused { reason: detail() },
         }
         let opened = fields::position("after", batch.after.as_ref())
@@ -298,12 +311,14 @@ async fn introduce(inner: &Inner, source: &Source) {
     let limits = &inner.config.limits;
     let mut backoff = Backoff::new(limits.backoff_min, limits.backoff_max);
     loop {
-        let mut client = source.client();
+        let link = source.link();
+        let mut client = link.client();
         let answer =
             call(limits.call_deadline, hello(inner), |request| async move { client.hello(request).await }).await;
         let problem = match answer {
             Ok(reply) => match check_hello(inner, source, &reply).await {
                 Ok(()) => {
+                    link.answered();
                     source.update(|facts| facts.metadata_lane = LaneState::Answered);
                     return;
                 }
@@ -313,7 +328,7 @@ async fn introduce(inner: &Inner, source: &Source) {
                 }
             },
             Err(status) => {
-                source.prefer_another();
+                source.failed(link.node);
                 status.message().to_owned()
             }
         };

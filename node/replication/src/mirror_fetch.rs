@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meridian_types::{FileGeneration, VolumeId};
+use meridian_types::{FileGeneration, NodeId, VolumeId};
 use meridian_volume::VolumeError;
 use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
@@ -102,6 +102,8 @@ pub(crate) struct MirrorFetch {
     pub targets: Targets,
     pub volume: VolumeId,
     pub generation: FileGeneration,
+    /// The node over there that is asked: it orders the volume's appends, and so has all of them.
+    pub primary: NodeId,
 }
 
 struct FetchFailure {
@@ -191,11 +193,9 @@ impl MirrorFetch {
         let _share = self.source.budget.reserve(wanted).await;
         self.source.rate.admit().await;
         let path = range_path(self.volume, self.generation, have, wanted, wait);
-        let mirrors = Arc::clone(&self.source.link().mirrors);
-        let range = mirrors.get_range(&path, wanted, wait, RANGE_DEADLINE).await.map_err(|error| {
-            self.source.prefer_another();
-            FetchFailure { reason: error.to_string(), corrupt: false }
-        })?;
+        let mirrors = Arc::clone(&self.source.link_of(self.primary).mirrors);
+        let range = mirrors.get_range(&path, wanted, wait, RANGE_DEADLINE).await;
+        let range = range.map_err(|error| FetchFailure { reason: error.to_string(), corrupt: false })?;
         let received = range.bytes.len();
         self.source.rate.spend(received);
         if received == 0 {

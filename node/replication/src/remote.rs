@@ -23,7 +23,7 @@ use crate::bulk_server::needle_path;
 use crate::driver::Replication;
 use crate::error::reason_of;
 use crate::siblings::Sibling;
-use crate::sources::{LaneState, Source};
+use crate::sources::{LaneState, Link, Source};
 
 /// Deadline of one proxied read at one datacenter; a chunk is at most 4 MiB.
 const FETCH_DEADLINE: Duration = Duration::from_secs(20);
@@ -97,9 +97,6 @@ impl Replication {
                 Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), length, "a proxied read has the wrong length"),
                 Err(BulkError::Status { status: StatusCode::NOT_FOUND, .. }) => {}
                 Err(error) => {
-                    if let Holder::Datacenter(source) = holder {
-                        source.prefer_another();
-                    }
                     unreachable.push((holder.name(), error.to_string()));
                 }
             }
@@ -124,38 +121,48 @@ impl RemoteBuckets for Replication {
 /// Who is asked for bytes.
 #[derive(Clone, Copy)]
 enum Holder<'a> {
-    Node(&'a Sibling),
-    Datacenter(&'a Arc<Source>),
+    Here(&'a Sibling),
+    There(&'a Source, &'a Link),
 }
 
 impl Holder<'_> {
     fn bulk(&self) -> Arc<BulkClient> {
         match self {
-            Holder::Node(sibling) => Arc::clone(&sibling.bulk),
-            Holder::Datacenter(source) => Arc::clone(&source.link().bulk),
+            Holder::Here(sibling) => Arc::clone(&sibling.bulk),
+            Holder::There(_, link) => Arc::clone(&link.bulk),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Holder::Node(sibling) => sibling.name.to_string(),
-            Holder::Datacenter(source) => source.peer.name.to_string(),
+            Holder::Here(sibling) => sibling.name.to_string(),
+            Holder::There(source, _) => source.peer.name.to_string(),
         }
     }
 }
 
 impl Replication {
-    /// Nodes of this datacenter that hold the volume, then the other datacenters: the owner first, and those that do not
-    /// answer last. These are still asked, but nobody waits for them first.
+    /// Nodes of this datacenter that hold the volume, then those of the other datacenters: the owner's primary first, and
+    /// datacenters that do not answer last. These are still asked, but nobody waits for them first. A node that does not
+    /// hold it says so at once.
     fn holders(&self, fid: Fid) -> VecDeque<Holder<'_>> {
-        let volume = self.inner.control.volume(fid.volume);
-        let here = volume.iter().flat_map(|volume| self.inner.siblings.holders(volume)).map(Holder::Node);
-        let mut others: Vec<&Arc<Source>> = self.inner.sources.values().collect();
+        let inner = &self.inner;
+        let volume = inner.control.volume(fid.volume);
+        let replicas = volume.iter().flat_map(|volume| inner.siblings.holders(volume));
+        let mirror = inner.control.mirror_node(fid.volume).and_then(|node| inner.siblings.get(node));
+        let here = replicas.chain(mirror).map(|sibling| Holder::Here(sibling));
+        let mut others: Vec<&Arc<Source>> = inner.sources.values().collect();
         others.sort_by_cached_key(|source| {
             let failing = matches!(source.facts.lock().blob_lane, LaneState::Failing { .. });
             (failing, source.id() != fid.volume.datacenter())
         });
-        here.chain(others.into_iter().map(Holder::Datacenter)).collect()
+        let there = others.into_iter().flat_map(|source| {
+            let primary = source.facts.lock().primaries.get(&fid.volume).copied();
+            let mut links: Vec<&Link> = source.links_in_turn().collect();
+            links.sort_by_key(|link| Some(link.node) != primary);
+            links.into_iter().map(move |link| Holder::There(source, link))
+        });
+        here.chain(there).collect()
     }
 
     async fn fence_at(&self, source: &Source, bucket: BucketId, raised: bool) -> Result<FenceReport, RemoteError> {

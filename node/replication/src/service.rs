@@ -14,9 +14,10 @@ use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
 use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
 use meridian_wire::replication::replication_server::Replication as ReplicationRpc;
 use meridian_wire::replication::{
-    AwaitReply, AwaitRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply, FenceRequest,
-    HelloReply, HelloRequest, PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply,
-    StatusRequest, VolumeInfo, VolumesReply, VolumesRequest,
+    AwaitReply, AwaitRequest, CloseNodeRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply,
+    FenceRequest, HelloReply, HelloRequest, MirrorsReply, MirrorsRequest, NodeVolume, NodeVolumesReply, PartitionBatch,
+    PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply, StatusRequest, VolumeInfo, VolumesReply,
+    VolumesRequest,
 };
 use meridian_wire::{Peer, fields, pack_entries};
 use tokio::time::Instant;
@@ -57,6 +58,35 @@ impl ReplicationService {
         let peer = driver.inner.config.local.check(caller)?;
         Ok((&driver.inner, peer))
     }
+
+    /// For calls that only a node of the same datacenter may make.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    fn sibling(&self, caller: Option<&meridian_wire::common::Caller>) -> Result<&Arc<Inner>, Status> {
+        let (inner, peer) = self.inner(caller)?;
+        if peer.datacenter != inner.own() {
+            let ours = inner.own();
+            return Err(Status::failed_precondition(format!("only nodes of datacenter {ours} may ask this")));
+        }
+        Ok(inner)
+    }
+}
+
+/// How far a volume of this datacenter is by its primary's word, and whether that was never heard.
+fn own_volume(inner: &Inner, record: &meridian_control::VolumeRecord) -> (Option<NodeVolumeState>, bool) {
+    if record.primary == inner.config.local.node {
+        let state = inner.volumes.state(record.id).filter(|state| !state.mirror);
+        return (state.map(|state| NodeVolumeState { committed: state.committed, closed: state.closed }), false);
+    }
+    let Some(sibling) = inner.siblings.get(record.primary) else { return (None, true) };
+    let state = sibling.volume(record.id).filter(|state| !state.mirror);
+    (state.map(|state| NodeVolumeState { committed: state.committed, closed: state.closed }), !sibling.is_known())
+}
+
+/// What a peer may be told of a volume's primary.
+#[derive(Clone, Copy)]
+struct NodeVolumeState {
+    committed: u64,
+    closed: Timestamp,
 }
 
 #[async_trait]
@@ -139,21 +169,20 @@ impl ReplicationRpc for ReplicationService {
         let volumes = records
             .into_iter()
             .map(|record| {
-                let state = inner.volumes.state(record.id);
+                let (state, unreported) = own_volume(inner, &record);
                 VolumeInfo {
                     volume: record.id.get(),
                     generation: record.generation.0,
                     epoch: record.epoch.0,
                     code: record.code.to_string(),
                     // A sealed volume has its sealed length whatever its file here has left (rules 2, 13).
-                    committed_bytes: record
-                        .sealed_length
-                        .unwrap_or_else(|| state.as_ref().map_or(0, |state| state.committed)),
+                    committed_bytes: record.sealed_length.unwrap_or_else(|| state.map_or(0, |state| state.committed)),
                     // Nothing in a volume is stamped at or below its creation, also while it has no file yet.
-                    closed: state.as_ref().map_or(record.created, |state| state.closed.max(record.created)).raw(),
+                    closed: state.map_or(record.created, |state| state.closed.max(record.created)).raw(),
                     sealed: record.sealed_length.is_some(),
                     mirrored_here: record.mirrors.contains(&peer.datacenter),
                     primary: record.primary.0,
+                    unreported: unreported && record.sealed_length.is_none(),
                 }
             })
             .collect();
@@ -165,6 +194,48 @@ impl ReplicationRpc for ReplicationService {
         let (inner, _) = self.inner(request.caller.as_ref())?;
         let timestamp = inner.close_now().await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(CloseReply { timestamp: timestamp.raw() }))
+    }
+
+    async fn node_volumes(&self, request: Request<VolumesRequest>) -> Result<Response<NodeVolumesReply>, Status> {
+        let request = request.into_inner();
+        let inner = self.sibling(request.caller.as_ref())?;
+        let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
+        let mut moved = inner.node_volumes_moved.subscribe();
+        while *moved.borrow_and_update() == request.known_version {
+            match tokio::time::timeout_at(until, moved.changed()).await {
+                Ok(Ok(())) => tokio::time::sleep_until(until.min(Instant::now() + LIST_LINGER)).await,
+                Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
+                Err(_) => break,
+            }
+        }
+        let version = *moved.borrow_and_update(); // before the states, as in `list_volumes`
+        let volumes = inner.volumes.states().into_iter().map(|state| NodeVolume {
+            volume: state.header.volume.get(),
+            generation: state.header.generation.0,
+            committed_bytes: state.committed,
+            closed: state.closed.raw(),
+            mirror: state.mirror,
+        });
+        Ok(Response::new(NodeVolumesReply { version, volumes: volumes.collect() }))
+    }
+
+    async fn list_mirrors(&self, request: Request<MirrorsRequest>) -> Result<Response<MirrorsReply>, Status> {
+        let request = request.into_inner();
+        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        Ok(Response::new(inner.mirrors_of(peer.datacenter)))
+    }
+
+    async fn close_node(&self, request: Request<CloseNodeRequest>) -> Result<Response<CloseReply>, Status> {
+        let request = request.into_inner();
+        let inner = self.sibling(request.caller.as_ref())?;
+        let at = Timestamp::from_raw(request.timestamp);
+        if at > Timestamp::ZERO {
+            inner.clock.observe(at); // what is stamped from now on lies above it
+            inner.close_own_volumes(at);
+            return Ok(Response::new(CloseReply { timestamp: at.raw() }));
+        }
+        let now = inner.clock.next_waiting().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(CloseReply { timestamp: now.raw() }))
     }
 
     async fn await_watermark(&self, request: Request<AwaitRequest>) -> Result<Response<AwaitReply>, Status> {
@@ -179,7 +250,10 @@ impl ReplicationRpc for ReplicationService {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let request = request.into_inner();
         let (inner, _) = self.inner(request.caller.as_ref())?;
-        Ok(Response::new(status::own_report(inner)))
+        Ok(Response::new(match request.node_only {
+            true => status::node_report(inner),
+            false => status::own_report(inner).await,
+        }))
     }
 
     async fn fence_bucket(&self, request: Request<FenceRequest>) -> Result<Response<FenceReply>, Status> {
@@ -193,7 +267,7 @@ impl ReplicationRpc for ReplicationService {
         let mut positions = Vec::new();
         for partition in inner.meta.partitions().filter(|partition| !partition.is_catalog()) {
             let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
-            let view = inner.meta.local_view(partition).map_err(|error| unavailable(&error))?;
+            let view = inner.meta.read(partition).await.map_err(|error| unavailable(&error))?;
             let head = queries::log_head(&view, inner.own()).map_err(|error| unavailable(&error))?;
             positions.push((partition, head.position).into());
         }
@@ -206,9 +280,8 @@ impl ReplicationRpc for ReplicationService {
         let (inner, _) = self.inner(request.caller.as_ref())?;
         let bucket = fields::bucket("bucket", &request.bucket)?;
         let key = request.key.parse().map_err(|error| Status::invalid_argument(format!("key: {error}")))?;
-        Ok(Response::new(
-            explain::own_version(inner, bucket, &key).map_err(|error| Status::internal(error.to_string()))?,
-        ))
+        let version = explain::own_version(inner, bucket, &key).await;
+        Ok(Response::new(version.map_err(|error| Status::internal(error.to_string()))?))
     }
 }
 
@@ -225,15 +298,23 @@ pub(crate) async fn await_watermark(
         .get(&source)
         .ok_or_else(|| Status::invalid_argument(format!("datacenter {source} is no other member here")))?;
     let until = Instant::now() + timeout;
-    let mut moved = source.moved();
+    // Among several nodes the reports of all count, and those move with control.
+    let (mut moved, mut committed) = (source.moved(), inner.control.changed());
     loop {
         moved.borrow_and_update();
+        committed.borrow_and_update();
         let (meta, data) = inner.watermarks(source);
         let met = meta >= wanted && (meta_only || data >= wanted);
         if met {
             inner.report_now.notify_one();
         }
-        if met || tokio::time::timeout_at(until, moved.changed()).await.is_err() {
+        let changed = async {
+            tokio::select! {
+                _ = moved.changed() => {}
+                _ = committed.changed() => {}
+            }
+        };
+        if met || tokio::time::timeout_at(until, changed).await.is_err() {
             let reason = if met { String::new() } else { status::held_back_by(inner, source, wanted) };
             return Ok(AwaitReply { met, meta: meta.raw(), data: data.raw(), reason });
         }
@@ -246,7 +327,7 @@ fn has_news(inner: &Inner, request: &PullLogsRequest, seen: &mut BTreeMap<u32, u
     for cursor in &request.cursors {
         let partition = fields::partition("partition", cursor.partition)?;
         // Read before the look: what is applied between the two is looked at again, never missed.
-        let applied = inner.meta.applied(partition).ok().filter(|_| inner.meta.serving(partition));
+        let applied = inner.meta.applied(partition).ok().filter(|_| is_served(inner, partition));
         if applied.is_some() && seen.get(&cursor.partition) == applied.as_ref() {
             continue;
         }
@@ -309,8 +390,9 @@ fn look(inner: &Inner, cursor: &PartitionCursor) -> Result<Look, Status> {
     if !is_known(inner, partition) {
         return Ok(Look::Refused(Refusal::NoSuchPartition, format!("there is no partition {partition}")));
     }
-    if !inner.meta.serving(partition) {
-        return Ok(Look::Refused(Refusal::NotServing, format!("partition {partition} has no leader on this node")));
+    // Any replica may answer: what it has applied is committed.
+    if !is_served(inner, partition) {
+        return Ok(Look::Refused(Refusal::NotServing, format!("partition {partition} is not served by this node")));
     }
     let damaged = |error: &dyn std::fmt::Display| Status::internal(format!("partition {partition}: {error}"));
     let view = inner.meta.local_view(partition).map_err(|error| damaged(&error))?;
@@ -373,6 +455,11 @@ impl News {
         pack_entries(entries, accept_zstd).map_err(|error| failed(&error))?.fill(&mut batch);
         Ok(batch)
     }
+}
+
+/// A replica that hears of a leader: one that does not may be cut off.
+fn is_served(inner: &Inner, partition: PartitionId) -> bool {
+    inner.meta.is_here(partition) && inner.meta.leader(partition).is_some()
 }
 
 fn is_known(inner: &Inner, partition: PartitionId) -> bool {

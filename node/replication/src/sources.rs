@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use meridian_env::HybridClock;
 use meridian_replicator::{DataWatermark, StreamState};
-use meridian_types::{DatacenterId, PartitionId, Timestamp, VolumeId};
+use meridian_topology::{Group, Member, partition_groups};
+use meridian_types::{DatacenterId, NodeId, PartitionId, Timestamp, VolumeId};
 use meridian_wire::replication::replication_client::ReplicationClient;
 use meridian_wire::tls::{Identity, server_name};
 use meridian_wire::{LinkTimings, channel, replication_client};
@@ -23,11 +24,28 @@ use crate::{PeerDatacenter, ReplicationError, ReplicationLimits};
 
 /// One node of another datacenter.
 pub struct Link {
+    pub node: NodeId,
     channel: Channel,
     /// For reads that somebody waits for.
     pub bulk: Arc<BulkClient>,
     /// For mirrors, which may wait at the node: connections of their own, so that they keep no read waiting.
     pub mirrors: Arc<BulkClient>,
+    /// The last call was not answered: others are asked as long as there are any.
+    failing: AtomicBool,
+}
+
+impl Link {
+    pub fn client(&self) -> ReplicationClient<Channel> {
+        replication_client(self.channel.clone())
+    }
+
+    pub fn answered(&self) {
+        self.failing.store(false, Ordering::Relaxed);
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
 }
 
 /// Another datacenter: what it is asked through, and what is known of it.
@@ -35,6 +53,8 @@ pub struct Source {
     pub peer: PeerDatacenter,
     links: Vec<Link>,
     preferred: AtomicUsize,
+    /// Who has a replica of each partition there: computed as its own nodes do.
+    groups: Vec<Group>,
     pub facts: Mutex<SourceFacts>,
     pub budget: LinkBudget,
     pub rate: LinkRate,
@@ -57,6 +77,8 @@ pub struct SourceFacts {
     pub clock: ClockOffset,
     /// Volumes whose next range could not be had, with the reason; listed and retried (rule 5).
     pub parked: BTreeMap<VolumeId, String>,
+    /// The node over there that orders each volume's appends.
+    pub primaries: BTreeMap<VolumeId, NodeId>,
     /// Volumes whose fetch is in back-off.
     pub retrying: BTreeMap<VolumeId, String>,
 }
@@ -119,6 +141,7 @@ impl Source {
         limits: &ReplicationLimits,
         clock: Arc<HybridClock>,
         committed: Timestamp,
+        partitions: u16,
     ) -> Result<Self, ReplicationError> {
         let links = peer
             .nodes
@@ -127,14 +150,23 @@ impl Source {
                 let name = server_name(&node.name, &peer.name);
                 let channel = channel(&node.grpc, identity, &name, timings)?;
                 let bulk = || BulkClient::new(node.bulk.clone(), name.clone(), identity, timings.connect_timeout);
-                Ok(Link { channel, bulk: Arc::new(bulk()?), mirrors: Arc::new(bulk()?) })
+                Ok(Link {
+                    node: node.node,
+                    channel,
+                    bulk: Arc::new(bulk()?),
+                    mirrors: Arc::new(bulk()?),
+                    failing: AtomicBool::new(false),
+                })
             })
             .collect::<Result<Vec<_>, ReplicationError>>()?;
+        let member = |node: &crate::PeerNode| Member { node: node.node, rack: node.rack.clone() };
+        let groups = partition_groups(&peer.nodes.iter().map(member).collect::<Vec<_>>(), partitions);
         let facts = SourceFacts { watermark: DataWatermark::new(committed), ..SourceFacts::default() };
         Ok(Self {
             peer,
             links,
             preferred: AtomicUsize::new(0),
+            groups,
             facts: Mutex::new(facts),
             budget: LinkBudget::new(limits.link_bytes_max),
             rate: LinkRate::new(clock, limits.link_bytes_per_second_max),
@@ -149,15 +181,52 @@ impl Source {
 
     /// The node that answered last; `prefer_another` after a failure.
     pub fn link(&self) -> &Link {
-        &self.links[self.preferred.load(Ordering::Relaxed) % self.links.len()]
+        let mut links = self.links_in_turn();
+        let first = links.next().expect("a datacenter has a node");
+        if !first.is_failing() {
+            return first;
+        }
+        links.find(|link| !link.is_failing()).unwrap_or(first)
+    }
+
+    /// All nodes, the preferred one first.
+    pub fn links_in_turn(&self) -> impl Iterator<Item = &Link> {
+        let first = self.preferred.load(Ordering::Relaxed) % self.links.len();
+        self.links[first..].iter().chain(&self.links[..first])
+    }
+
+    /// A certain node; the preferred one when there is no such node.
+    pub fn link_of(&self, node: NodeId) -> &Link {
+        self.links.iter().find(|link| link.node == node).unwrap_or_else(|| self.link())
+    }
+
+    /// Whom to ask for a partition's log: the preferred node if it has a replica, else one that has.
+    pub fn link_for(&self, partition: PartitionId) -> &Link {
+        let Some(group) = self.groups.get(usize::from(partition.0)).filter(|_| !partition.is_catalog()) else {
+            return self.link(); // every node has the catalog
+        };
+        let mut holders = self.links_in_turn().filter(|link| group.replicas.contains(&link.node));
+        let Some(first) = holders.next() else { return self.link() };
+        if !first.is_failing() {
+            return first;
+        }
+        holders.find(|link| !link.is_failing()).unwrap_or(first)
     }
 
     pub fn client(&self) -> ReplicationClient<Channel> {
-        replication_client(self.link().channel.clone())
+        self.link().client()
     }
 
     pub fn prefer_another(&self) {
         self.preferred.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call to that node was not answered.
+    pub fn failed(&self, node: NodeId) {
+        if let Some(link) = self.links.iter().find(|link| link.node == node) {
+            link.failing.store(true, Ordering::Relaxed);
+        }
+        self.prefer_another();
     }
 
     /// Changes the facts and tells those who wait for a watermark.

@@ -28,6 +28,9 @@ const LAG_CRITICAL_MS: u64 = 60_000;
 /// How long the screen waits for a datacenter's report before it shows its last one as stale.
 const STATUS_DEADLINE: Duration = Duration::from_millis(1500);
 
+/// How long a datacenter's report waits for its own nodes.
+const SIBLING_DEADLINE: Duration = Duration::from_millis(700);
+
 /// The last answer of each other datacenter.
 #[derive(Default)]
 pub struct CachedReports(Mutex<BTreeMap<DatacenterId, StatusReply>>);
@@ -118,8 +121,51 @@ pub struct LinkStatus {
     pub reason: String,
 }
 
-/// This datacenter's own report.
-pub(crate) fn own_report(inner: &Inner) -> StatusReply {
+/// This datacenter's own report: what this node knows, put together with what its siblings do.
+pub(crate) async fn own_report(inner: &Inner) -> StatusReply {
+    let asked = inner.siblings.iter().map(|sibling| async move {
+        let mut client = sibling.client();
+        let request = StatusRequest { caller: inner.config.local.caller(), node_only: true };
+        call(SIBLING_DEADLINE, request, |request| async move { client.status(request).await }).await.ok()
+    });
+    let mut report = node_report(inner);
+    for other in join_all(asked).await.into_iter().flatten() {
+        add_report(&mut report, other);
+    }
+    report
+}
+
+/// Adds what another node of the datacenter knows. Watermarks are the same everywhere: they are committed.
+fn add_report(report: &mut StatusReply, other: StatusReply) {
+    report.conflicts_count += other.conflicts_count;
+    for theirs in other.sources {
+        let Some(ours) = report.sources.iter_mut().find(|ours| ours.source == theirs.source) else { continue };
+        if severity(theirs.state()) > severity(ours.state()) {
+            (ours.state, ours.reason) = (theirs.state, theirs.reason.clone());
+        } else if ours.reason.is_empty() && theirs.state == ours.state {
+            ours.reason = theirs.reason.clone();
+        }
+        ours.pending_entries += theirs.pending_entries;
+        ours.pending_bytes += theirs.pending_bytes;
+        ours.parked_ranges_count += theirs.parked_ranges_count;
+        ours.retrying_count += theirs.retrying_count;
+    }
+}
+
+fn severity(state: LinkState) -> u8 {
+    match state {
+        LinkState::Ok => 0,
+        LinkState::Unspecified => 1,
+        LinkState::CatchingUp => 2,
+        LinkState::Down => 3,
+        LinkState::Held => 4,
+        LinkState::ClockSkewed => 5,
+        LinkState::NeedsFullSync => 6,
+    }
+}
+
+/// What this node knows by itself.
+pub(crate) fn node_report(inner: &Inner) -> StatusReply {
     let (leader, term) = inner.control.leader().map_or((0, 0), |(node, term)| (node.0, term));
     let committed = inner.control.watermarks();
     let catalog_sequence = inner
@@ -131,6 +177,7 @@ pub(crate) fn own_report(inner: &Inner) -> StatusReply {
     let conflicts_count = inner
         .meta
         .partitions()
+        .filter(|partition| inner.meta.serving(*partition)) // each is counted by its leader
         .filter_map(|partition| inner.meta.local_view(partition).ok())
         .filter_map(|view| queries::state(&view).ok())
         .map(|state| state.conflicts)
@@ -141,7 +188,7 @@ pub(crate) fn own_report(inner: &Inner) -> StatusReply {
         reported_at: inner.clock.wall().raw(),
         control_leader: leader,
         control_term: term,
-        nodes_live: inner.control.nodes().len() as u32,
+        nodes_live: inner.control.nodes().iter().filter(|node| inner.control.is_live(node.id)).count() as u32,
         nodes_registered: inner.control.nodes().len() as u32,
         log_size_bytes: 0,
         log_oldest: 0,
@@ -233,7 +280,7 @@ impl Replication {
         let inner = &self.inner;
         let asked = inner.sources.values().map(|source| async move {
             let mut client = source.client();
-            let request = StatusRequest { caller: inner.config.local.caller() };
+            let request = StatusRequest { caller: inner.config.local.caller(), node_only: false };
             let reply =
                 call(STATUS_DEADLINE, request, |request| async move { client.status(request).await }).await.ok();
             (source.id(), reply)
@@ -247,7 +294,7 @@ impl Replication {
             }
             reports.insert(id, (cached.get(&id).cloned(), stale));
         }
-        reports.insert(inner.own(), (Some(own_report(inner)), false));
+        reports.insert(inner.own(), (Some(own_report(inner).await), false));
         self.screen(&reports)
     }
 

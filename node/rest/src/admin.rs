@@ -88,8 +88,37 @@ pub(crate) struct LimitQuery {
 /// Most conflicts of one partition in one answer.
 const CONFLICTS_MAX: usize = 10_000;
 
+pub(crate) async fn nodes(State(state): State<AdminState>) -> Response {
+    Json(state.replication.nodes()).into_response()
+}
+
+/// Which node takes no further volumes, or takes them again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Its name or its number.
+    pub node: String,
+    pub draining: bool,
+}
+
+pub(crate) async fn drain(State(state): State<AdminState>, body: Bytes) -> Response {
+    let request: DrainRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match state.replication.drain(&request.node, request.draining).await {
+        Ok(node) => Json(node).into_response(),
+        Err(error @ ReplicationError::NoSuchNode { .. }) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+pub(crate) async fn volumes(State(state): State<AdminState>) -> Response {
+    Json(state.replication.volumes().await).into_response()
+}
+
 pub(crate) async fn conflicts(State(state): State<AdminState>, Query(query): Query<LimitQuery>) -> Response {
-    match state.replication.conflicts(query.limit.unwrap_or(CONFLICTS_MAX).min(CONFLICTS_MAX)) {
+    match state.replication.conflicts(query.limit.unwrap_or(CONFLICTS_MAX).min(CONFLICTS_MAX)).await {
         Ok(conflicts) => Json(conflicts).into_response(),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }

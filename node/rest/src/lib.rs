@@ -19,6 +19,6 @@ mod admin;
 mod metrics;
 mod server;
 
-pub use admin::{AdminKeys, NodeView, Readiness};
+pub use admin::{AdminKeys, DrainRequest, NodeView, Readiness};
 pub use metrics::{NodeMetrics, RequestKind};
 pub use server::{RestConfig, serve};

@@ -91,6 +91,9 @@ fn router(config: &RestConfig) -> Router {
     };
     let admin = Router::new()
         .route("/admin/v1/status", get(admin::status))
+        .route("/admin/v1/nodes", get(admin::nodes))
+        .route("/admin/v1/nodes/drain", post(admin::drain))
+        .route("/admin/v1/volumes", get(admin::volumes))
         .route("/admin/v1/replication/status", get(admin::replication_status))
         .route("/admin/v1/replication/wait", post(admin::replication_wait))
         .route("/admin/v1/replication/conflicts", get(admin::conflicts))
@@ -131,6 +134,9 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
         Some("/readyz") => "readyz",
         Some("/metrics") => "metrics",
         Some("/admin/v1/status") => "status",
+        Some("/admin/v1/nodes") => "nodes",
+        Some("/admin/v1/nodes/drain") => "node-drain",
+        Some("/admin/v1/volumes") => "volumes",
         Some("/admin/v1/replication/status") => "replication-status",
         Some("/admin/v1/replication/wait") => "replication-wait",
         Some("/admin/v1/replication/conflicts") => "replication-conflicts",

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{short_bytes, table};
 use crate::cli::{ConnectionArgs, InitArgs, NodeArgs};
-use crate::client::{AdminClient, ask_ready, find_ready};
+use crate::client::{AdminClient, UsageError, ask_ready, find_ready};
 use crate::config::{LimitsSection, NodeConfig};
 use crate::init::ClusterPlan;
 use crate::server::{ProcessMemory, RunningNode};
@@ -47,7 +47,8 @@ pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
 
 /// Runs one node until it is told to stop.
 pub async fn node(args: &NodeArgs) -> Result<ExitCode> {
-    let mut config = NodeConfig::load(&args.config)?;
+    let config = args.config.as_deref().ok_or_else(|| UsageError("node needs --config node.toml".to_owned()))?;
+    let mut config = NodeConfig::load(config)?;
     if let Some(data) = &args.data {
         config.data = data.clone();
     }

@@ -3,11 +3,13 @@
 mod bench;
 mod cluster;
 mod inspect;
+mod inventory;
 mod replication;
 
 pub use bench::bench;
 pub use cluster::{init, node, ready, status};
 pub use inspect::{replication_conflicts, replication_explain, replication_parked};
+pub use inventory::{node_command, volumes};
 pub use replication::{replication_status, replication_wait};
 
 /// A table with Unicode rules on a terminal and plain columns in a pipe.

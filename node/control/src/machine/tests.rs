@@ -1,11 +1,11 @@
 //! Each command against a map in memory.
 
 use meridian_index::kv::MemoryKv;
-use meridian_types::{Incarnation, RequestId};
+use meridian_types::{Incarnation, PartitionId, RequestId};
 
 use super::*;
-use crate::NodeInfo;
 use crate::registry::Registry;
+use crate::{NodeInfo, NodeReport, WatermarkReport};
 
 struct Group {
     machine: ControlMachine,
@@ -157,7 +157,7 @@ fn no_volume_is_created_at_or_below_a_closed_timestamp() {
     assert_eq!(group.apply(Command::CloseRegistry { at: at(90) }), Response::Closed(at(100)), "never back");
     assert_eq!(group.refused(create("000", &[], &[], 100)), Refusal::Restamp { above: at(100) });
     group.volume(create("000", &[], &[], 101));
-    group.apply(Command::Report { watermarks: vec![], close: Some(at(200)) });
+    group.apply(Command::Report { node: NodeId(1), partitions: 1, reports: vec![], close: Some(at(200)) });
     assert_eq!(group.refused(create("000", &[], &[], 150)), Refusal::Restamp { above: at(200) });
 }
 
@@ -188,18 +188,96 @@ fn a_volume_is_fenced_by_its_epoch_and_sealed_once() {
     assert_eq!(group.refused(Command::OpenVolume { volume: unknown }), Refusal::NoSuchVolume);
 }
 
+/// Of a node that leads the only partition and the catalog.
+fn node_report(source: u8, meta: u64, data: u64, reported_at: u64, held: Option<&str>) -> NodeReport {
+    let WatermarkReport { source, data, reported_at, parked, held, .. } = report(source, meta, data, reported_at, held);
+    let applied = vec![(PartitionId(0), at(meta)), (PartitionId::CATALOG, at(meta))];
+    NodeReport { source, applied, data, reported_at, parked, held }
+}
+
+fn reports(node: u32, reports: Vec<NodeReport>) -> Command {
+    Command::Report { node: NodeId(node), partitions: 1, reports, close: None }
+}
+
 #[test]
-fn watermarks_only_move_forward_and_the_later_report_says_the_rest() {
+fn watermarks_only_move_forward() {
     let mut group = Group::new();
-    let reports = |watermarks| Command::Report { watermarks, close: None };
-    group.apply(reports(vec![report(1, 10, 8, 100, None), report(2, 5, 5, 100, Some("gap"))]));
-    group.apply(reports(vec![report(1, 9, 9, 101, Some("skewed")), report(1, 11, 7, 99, None)]));
+    group.apply(reports(1, vec![node_report(1, 10, 8, 100, None), node_report(2, 5, 5, 100, Some("gap"))]));
+    group.apply(reports(1, vec![node_report(1, 11, 7, 99, None), node_report(1, 9, 9, 101, Some("skewed"))]));
     let expected = report(1, 11, 9, 101, Some("skewed"));
     assert_eq!(group.registry().watermarks, [expected, report(2, 5, 5, 100, Some("gap"))]);
     assert_eq!(
-        group.refused(reports(vec![report(1, 99, 99, 102, None), report(3, 1, 1, 1, None)])),
+        group.refused(reports(1, vec![node_report(1, 99, 99, 102, None), node_report(3, 1, 1, 1, None)])),
         Refusal::OwnWatermark
     );
+}
+
+#[test]
+fn a_partition_without_a_report_holds_the_watermark_at_zero() {
+    let mut group = Group::new();
+    let of =
+        |partition, through| NodeReport { applied: vec![(partition, at(through))], ..node_report(1, 0, 50, 1, None) };
+    let told = |group: &mut Group, node, report| {
+        group.apply(Command::Report { node: NodeId(node), partitions: 2, reports: vec![report], close: None });
+        let watermark = &group.registry().watermarks[0];
+        (watermark.meta.raw(), watermark.data.raw())
+    };
+    assert_eq!(told(&mut group, 1, of(PartitionId(0), 30)), (0, 0));
+    assert_eq!(told(&mut group, 2, of(PartitionId::CATALOG, 20)), (0, 0));
+    // A partition keeps what its last leader told, whichever node that was.
+    assert_eq!(told(&mut group, 1, of(PartitionId(1), 10)), (10, 10));
+    assert_eq!(told(&mut group, 2, of(PartitionId(1), 40)), (20, 20));
+}
+
+#[test]
+fn a_node_that_was_given_mirrors_counts_from_zero_and_one_without_any_holds_up_nobody() {
+    let mut group = Group::new();
+    group.apply(register(2, 1, 2));
+    group.apply(register(4, 1, 4));
+    let mirror = |counter| VolumeId::new(counter, datacenter(1)).unwrap();
+    let data = |group: &mut Group, node, data| {
+        group.apply(reports(node, vec![node_report(1, 100, data, 1, None)]));
+        group.registry().watermarks[0].data.raw()
+    };
+    // Node 4 reports once, holds nothing, and is never heard again.
+    assert_eq!(data(&mut group, 4, 10), 10);
+    assert_eq!(data(&mut group, 1, 20), 20);
+    let given = Command::AssignMirrors { volumes: vec![mirror(1), mirror(2)], node: NodeId(2) };
+    assert_eq!(group.apply(given), Response::MirrorsAssigned);
+    assert_eq!(data(&mut group, 1, 60), 20, "node 2 has not reported its mirrors");
+    assert_eq!(data(&mut group, 2, 40), 40);
+    assert_eq!(data(&mut group, 1, 70), 40);
+
+    // Who was first keeps a mirror; the other volume of the same command is given.
+    let late = Command::AssignMirrors { volumes: vec![mirror(2), mirror(3)], node: NodeId(1) };
+    assert_eq!(group.apply(late), Response::MirrorsAssigned);
+    let mirrors = group.registry().mirrors;
+    assert_eq!((mirrors[&mirror(2)], mirrors[&mirror(3)]), (NodeId(2), NodeId(1)));
+}
+
+#[test]
+fn mirrors_go_to_registered_nodes_and_are_of_other_datacenters() {
+    let mut group = Group::new();
+    let assign = |datacenter_id, node, count| Command::AssignMirrors {
+        volumes: (1..=count).map(|counter| VolumeId::new(counter, datacenter(datacenter_id)).unwrap()).collect(),
+        node: NodeId(node),
+    };
+    assert_eq!(group.refused(assign(1, 9, 1)), Refusal::NoSuchNode(NodeId(9)));
+    assert_eq!(group.refused(assign(3, 1, 1)), Refusal::OwnWatermark);
+    assert_eq!(group.refused(assign(1, 1, MIRRORS_IN_COMMAND_MAX as u32 + 1)), Refusal::TooManyMirrors);
+}
+
+#[test]
+fn a_drain_outlives_the_next_registration() {
+    let mut group = Group::new();
+    let drain = |draining| Command::DrainNode { node: NodeId(1), draining };
+    assert!(matches!(group.apply(drain(true)), Response::Node(node) if node.draining));
+    group.apply(register(1, 8, 2));
+    assert!(group.registry().nodes[0].draining);
+    group.apply(drain(false));
+    assert!(!group.registry().nodes[0].draining);
+    let unknown = Command::DrainNode { node: NodeId(9), draining: true };
+    assert_eq!(group.refused(unknown), Refusal::NoSuchNode(NodeId(9)));
 }
 
 #[test]
@@ -211,7 +289,7 @@ fn the_registry_version_moves_with_volumes_and_closes_alone() {
         create("000", &[], &[], 5),
         Command::OpenVolume { volume },
         Command::OpenVolume { volume },
-        Command::Report { watermarks: vec![report(1, 1, 1, 1, None)], close: None },
+        reports(1, vec![node_report(1, 1, 1, 1, None)]),
         Command::CloseRegistry { at: at(9) },
         Command::CloseRegistry { at: at(9) },
         register(2, 1, 2),

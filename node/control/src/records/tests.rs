@@ -27,7 +27,7 @@ fn rows() -> Vec<Row> {
             boot_counter: 4,
             registry_version: 5,
         }),
-        Row::Node(NodeRecord { id: NodeId(1), info, boot_counter: 9, session: RequestId([7; 16]) }),
+        Row::Node(NodeRecord { id: NodeId(1), info, boot_counter: 9, session: RequestId([7; 16]), draining: true }),
         Row::Volume(VolumeRecord {
             id: VolumeId::new(2, datacenter(3)).unwrap(),
             code: "200".parse().unwrap(),
@@ -49,14 +49,27 @@ fn rows() -> Vec<Row> {
             held: Some("gap".to_owned()),
         }),
         Row::Peer(PeerRecord { datacenter: datacenter(2), boot_counter: 6, incarnation: Incarnation(1) }),
+        Row::Applied(Applied {
+            source: datacenter(1),
+            partitions: [(PartitionId(0), Timestamp::from_raw(12)), (PartitionId::CATALOG, Timestamp::from_raw(15))]
+                .into(),
+        }),
+        Row::Progress(NodeProgress {
+            source: datacenter(1),
+            node: NodeId(2),
+            data: Timestamp::from_raw(11),
+            parked: 2,
+            held: Some("gap".to_owned()),
+        }),
+        Row::Mirror(MirrorRecord { volume: VolumeId::new(2, datacenter(1)).unwrap(), node: NodeId(2) }),
     ]
 }
 
 fn commands() -> Vec<Command> {
     let rows = rows();
     let (Row::Node(node), Row::Volume(volume)) = (rows[1].clone(), rows[2].clone()) else { unreachable!() };
-    let (Row::Watermark(report), Row::Peer(peer)) = (rows[3].clone(), rows[4].clone()) else { unreachable!() };
-    let NodeRecord { id, info, boot_counter, session } = node;
+    let (Row::Mirror(mirror), Row::Peer(peer)) = (rows[7].clone(), rows[4].clone()) else { unreachable!() };
+    let NodeRecord { id, info, boot_counter, session, .. } = node;
     let (close, epoch, volume_id) = (Some(Timestamp::from_raw(14)), Epoch(1), volume.id);
     vec![
         Command::RegisterNode { node: id, info, boot_counter, session },
@@ -73,7 +86,21 @@ fn commands() -> Vec<Command> {
         Command::BeginSeal { volume: volume_id, epoch },
         Command::FinishSeal { volume: volume_id, epoch, length: 4096 },
         Command::CloseRegistry { at: volume.created },
-        Command::Report { watermarks: vec![report], close },
+        Command::Report {
+            node: id,
+            partitions: 16,
+            reports: vec![NodeReport {
+                source: datacenter(1),
+                applied: vec![(PartitionId(3), Timestamp::from_raw(12))],
+                data: Timestamp::from_raw(11),
+                reported_at: Timestamp::from_raw(13),
+                parked: 2,
+                held: Some("gap".to_owned()),
+            }],
+            close,
+        },
+        Command::AssignMirrors { volumes: vec![mirror.volume], node: mirror.node },
+        Command::DrainNode { node: id, draining: true },
     ]
 }
 
@@ -85,17 +112,32 @@ fn golden_bytes() {
     let hexed: Vec<_> = commands().iter().map(|command| hex(&command.encode())).collect();
     assert_eq!(hexed, GOLDEN_COMMANDS);
     let keys: Vec<_> = rows().iter().map(|row| row.key().escape_ascii().to_string()).collect();
-    assert_eq!(keys, ["s", "n\\x00\\x00\\x00\\x01", "v\\x00\\x00\\x02\\x03", "w\\x01", "p\\x02"]);
+    assert_eq!(
+        keys,
+        [
+            "s",
+            "n\\x00\\x00\\x00\\x01",
+            "v\\x00\\x00\\x02\\x03",
+            "w\\x01",
+            "p\\x02",
+            "a\\x01",
+            "r\\x01\\x00\\x00\\x00\\x02",
+            "m\\x00\\x00\\x02\\x01"
+        ]
+    );
 }
 
-const GOLDEN_ROWS: [&str; 5] = [
+const GOLDEN_ROWS: [&str; 8] = [
     "0e010003808040ac0204058dff2d89",
-    "0e01010103612d3102723106683a3930303006683a3930303106683a3930303206683a393030330907070707070707070707070707070707f9b2fd98",
+    "0e01010103612d3102723106683a3930303006683a3930303106683a3930303206683a393030330907070707070707070707070707070707015999522b",
     "0e0102830403323030030201010104020102018020c8018edbe517",
     "0e0103010c0b0d02010367617097575696",
     "0e0104020601422dadc9",
+    "0e01050102000cffff030fbed1b2f5",
+    "0e010601020b020103676170f28ddc84",
+    "0e010781040251d093fe",
 ];
-const GOLDEN_COMMANDS: [&str; 9] = [
+const GOLDEN_COMMANDS: [&str; 11] = [
     "0d01000103612d3102723106683a3930303006683a3930303106683a3930303206683a393030330907070707070707070707070707070707a9142335",
     "0d0101020601d37d765b",
     "0d010201808040d8f0384b",
@@ -104,7 +146,9 @@ const GOLDEN_COMMANDS: [&str; 9] = [
     "0d0105830401f3997729",
     "0d010683040180206440c484",
     "0d0107c8012f1e5f9a",
-    "0d010801010c0b0d020103676170010eaaeeea46",
+    "0d01080110010101030c0b0d020103676170010eb75dba46",
+    "0d010901810402ad2f2476",
+    "0d010a0101bc71f313",
 ];
 
 fn hex(bytes: &[u8]) -> String {

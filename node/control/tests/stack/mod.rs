@@ -67,6 +67,8 @@ fn config(boot_counter: u64) -> ControlConfig {
         boot_counter,
         mirrors_to: vec![datacenter(3), datacenter(2)],
         code: code("200"),
+        partitions: 4,
+        liveness: Default::default(),
         join_wait_ms_max: 10_000,
         wait_ms_max: 10_000,
     }

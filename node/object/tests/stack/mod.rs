@@ -95,6 +95,8 @@ impl Stack {
             boot_counter,
             mirrors_to: Vec::new(),
             code,
+            partitions: 4,
+            liveness: Default::default(),
             join_wait_ms_max: 10_000,
             wait_ms_max: 10_000,
         };
