@@ -130,8 +130,11 @@ async fn checksums_of_parts_and_objects_are_kept_and_verified() -> Result<()> {
     let wrong = [("x-amz-checksum-crc32", "AAAAAA=="), ("x-amz-checksum-type", "FULL_OBJECT")];
     let refused = a.call(Method::POST, &format!("{path}?uploadId={upload}"), &wrong, complete.clone()).await?;
     assert_eq!(code(&refused), (400, "BadDigest".to_owned()));
-    let done = a.call(Method::POST, &format!("{path}?uploadId={upload}"), &[], complete).await?.ok()?;
+    let done = a.call(Method::POST, &format!("{path}?uploadId={upload}"), &[], complete.clone()).await?.ok()?;
     let checksum = done.elements("ChecksumCRC32").pop().context("the object has a checksum")?;
+    let right = [("x-amz-checksum-crc32", checksum.as_str()), ("x-amz-checksum-type", "FULL_OBJECT")];
+    let again = a.call(Method::POST, &format!("{path}?uploadId={upload}"), &right, complete).await?.ok()?;
+    assert_eq!(again.elements("ChecksumCRC32"), [checksum.clone()], "the checksum is the object's, not the document's");
     let mode = [("x-amz-checksum-mode", "ENABLED")];
     let head = a.call(Method::HEAD, &path, &mode, Bytes::new()).await?.ok()?;
     assert_eq!(head.header("x-amz-checksum-crc32"), Some(checksum.as_str()));
@@ -145,6 +148,10 @@ async fn checksums_of_parts_and_objects_are_kept_and_verified() -> Result<()> {
         (told.elements("ObjectSize"), told.elements("PartsCount")),
         (vec![(PART_SIZE + 9).to_string()], vec!["2".to_owned()])
     );
+    for odd in ["bytes=x-", "bytes=0-1,4-5", "lines=1-2", "bytes=-"] {
+        let read = get(&a, &object_path("sums", "whole"), &[("range", odd)]).await?;
+        assert_eq!((read.status.as_u16(), read.body.len()), (200, PART_SIZE + 9), "{odd} is passed over");
+    }
     let part = get(&a, &format!("{path}?partNumber=2"), &mode).await?.ok()?;
     assert_eq!((part.status.as_u16(), part.body.len(), part.header("x-amz-mp-parts-count")), (206, 9, Some("2")));
     Ok(())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use meridian_sigv4::{ALGORITHM, PAYLOAD_HEADER};
@@ -18,6 +18,7 @@ use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result};
 
 use crate::body_in::InboundBody;
+use crate::checksums::{ALGORITHMS, header};
 use crate::chunked::{ChunkFrames, ChunkSigning};
 use crate::config::GatewayLimits;
 use crate::context::RequestContext;
@@ -76,7 +77,8 @@ impl Admission {
             }
             BodyKind::Xml => {
                 let stream = InboundBody::new(body, idle_max, None, Arc::clone(context));
-                let (bytes, permit) = self.xml.read(announced_length(parts)?, &parts.headers, stream).await?;
+                let headers = body_headers(parts);
+                let (bytes, permit) = self.xml.read(announced_length(parts)?, &headers, stream).await?;
                 Ok((Body::from(bytes), Some(permit)))
             }
         }
@@ -148,6 +150,17 @@ fn announced_length(parts: &Parts) -> S3Result<u64> {
             Err(error(S3ErrorCode::MissingContentLength, text))
         }
     }
+}
+
+/// The headers that speak of the body: a Complete's checksums are those of the object that it makes.
+fn body_headers(parts: &Parts) -> HeaderMap {
+    let mut headers = parts.headers.clone();
+    if parts.method == Method::POST && query_names(parts).any(|name| name == "uploadId") {
+        for algorithm in ALGORITHMS {
+            headers.remove(header(algorithm));
+        }
+    }
+    headers
 }
 
 fn query_pairs(parts: &Parts) -> impl Iterator<Item = (&str, &str)> {

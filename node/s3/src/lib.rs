@@ -32,6 +32,7 @@ mod gateway;
 mod get;
 mod head_guard;
 mod host;
+mod lenient;
 mod listing;
 mod listing_versions;
 mod locks;

@@ -4,7 +4,7 @@
 
 use http::header::HOST;
 use http::{HeaderMap, Uri};
-use meridian_object::{ChosenPart, CompleteRequest, CopyPartRequest, CreateUploadRequest, PutPartRequest};
+use meridian_object::{ChosenPart, CompleteRequest, CopyPartRequest, CreateUploadRequest, ObjectError, PutPartRequest};
 use meridian_types::limits::PART_NUMBER_MAX;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
@@ -13,7 +13,7 @@ use crate::attributes::{AttributeHeaders, WriteOptions};
 use crate::auth::context_of;
 use crate::checksums::{is_composite, of_whole_object, promised, upload_checksum, verified};
 use crate::conditions::{ReadConditions, copy_range, write_condition};
-use crate::errors::{error, not_implemented};
+use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed};
 use crate::put::{asks_for_encryption, asks_for_grants, body_length, checksum_texts, checksum_type};
 use crate::versioning::version_text;
@@ -120,7 +120,13 @@ impl Gateway {
             number: part_number(input.part_number)?,
             upload: upload_id(&input.upload_id)?,
         };
-        let (outcome, source) = self.objects.copy_part(copy).await.map_err(failed(&extensions))?;
+        let (outcome, source) = self.objects.copy_part(copy).await.map_err(|failure| match failure {
+            ObjectError::InvalidRange { size } => {
+                let text = format!("Range specified is not valid for source object of size: {size}");
+                invalid_argument("x-amz-copy-source-range", &text)
+            }
+            failure => failed(&extensions)(failure),
+        })?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         let result = dto::CopyPartResult {
             e_tag: Some(etag(&outcome.etag)),
