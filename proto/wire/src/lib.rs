@@ -14,6 +14,7 @@ mod channel;
 mod codec;
 mod entries;
 pub mod fields;
+mod incoming;
 pub mod limits;
 mod server;
 pub mod tls;
@@ -22,7 +23,8 @@ pub use caller::{CallerError, LocalNode, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
 pub use channel::{ChannelError, LinkTimings, call, channel, raft_client, replication_client};
 pub use entries::{EntriesError, PackedEntries, pack_entries, unpack_entries};
 pub use fields::FieldError;
-pub use server::{incoming, raft_server, replication_server, server};
+pub use incoming::{Connection, Incoming, incoming, incoming_limited};
+pub use server::{raft_server, replication_server, server};
 
 /// The generated code, in the package tree of the .proto files.
 mod generated {

@@ -1,5 +1,5 @@
 //! Limits of the internal protocol, in bytes unless the name says otherwise. A message above its limit is refused
-//! with OUT_OF_RANGE by the side that would have to take it, before it is read.
+//! with RESOURCE_EXHAUSTED by the side that would have to take it, before it is read.
 
 use meridian_types::limits::{LOG_BATCH_SIZE_MAX, MUTATION_SIZE_MAX, PARTITIONS_MAX};
 
@@ -23,6 +23,8 @@ pub const DETAIL_LENGTH_MAX: usize = 512;
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// HTTP/2 flow-control window of one connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Connections at the gRPC port. Every other node of the cluster needs a few.
+pub const CONNECTIONS_MAX: usize = 1024;
 /// Most requests that one connection may have open at a server.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 /// Largest header list of an internal request.

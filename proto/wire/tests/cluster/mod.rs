@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use meridian_types::{ClusterId, DatacenterId, NodeId};
-use meridian_wire::raft::raft_server::Raft;
+use meridian_wire::raft::raft_server::{Raft, RaftServer};
 use meridian_wire::raft::snapshot_piece::Piece;
 use meridian_wire::raft::{
     ForwardReply, ForwardRequest, GroupRequest, OpenViewReply, RaftMessage, RaftReply, ReadIndexReply, ReadViewReply,
@@ -143,6 +143,11 @@ impl Raft for Echo {
 
 fn no_group() -> Status {
     Status::not_found("an echo has no groups")
+}
+
+/// The raft service that echoes.
+pub fn echo() -> RaftServer<impl Raft> {
+    raft_server(Echo(Arc::default()))
 }
 
 pub async fn serve(identity: &Identity) -> Served {
