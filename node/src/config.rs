@@ -41,6 +41,8 @@ pub struct NodeFile {
     pub limits: LimitsSection,
     #[serde(default)]
     pub timing: TimingSection,
+    #[serde(default)]
+    pub replication: ReplicationSection,
     /// All datacenters with their nodes, this one included. Addresses of other datacenters' nodes may be those
     /// of a proxy that stands between.
     #[serde(rename = "datacenter")]
@@ -125,6 +127,15 @@ impl Default for TimingSection {
     }
 }
 
+/// What this node takes from each other datacenter.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicationSection {
+    /// Bytes a second of both lanes from each other datacenter; none for as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_bytes_per_second_max: Option<u64>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatacenterSection {
@@ -190,6 +201,7 @@ pub struct NodeConfig {
     pub tls: PathBuf,
     pub limits: LimitsSection,
     pub timing: TimingSection,
+    pub replication: ReplicationSection,
     pub secrets: Secrets,
 }
 
@@ -244,6 +256,13 @@ impl NodeConfig {
         }
         let cluster =
             file.cluster.id.parse().map_err(|e| field("cluster.id", format!("{e}"), "copy it from another node"))?;
+        if file.replication.rate_bytes_per_second_max == Some(0) {
+            return Err(field(
+                "replication.rate_bytes_per_second_max",
+                "is 0, so nothing would ever come",
+                "write at least 1, or leave it out for no cap",
+            ));
+        }
         if file.cluster.partitions == 0 || file.cluster.partitions > limits::PARTITIONS_MAX {
             return Err(field(
                 "cluster.partitions",
@@ -291,6 +310,7 @@ impl NodeConfig {
             data: base.join(&file.node.data),
             tls: base.join(&file.node.tls),
             limits: file.limits,
+            replication: file.replication,
             timing: file.timing,
             secrets,
         })
@@ -390,6 +410,7 @@ mod tests {
                 secrets: "secrets.toml".into(),
             },
             limits: LimitsSection::default(),
+            replication: ReplicationSection::default(),
             timing: TimingSection::default(),
             datacenters: vec![
                 DatacenterSection { id: 1, name: "dc-a".into(), nodes: vec![member(1, "dc-a-1", 9000)] },

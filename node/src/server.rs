@@ -169,6 +169,7 @@ impl RunningNode {
             clock,
             metrics: Arc::clone(&metrics),
             gossip: gossip.clone(),
+            replication: replication.clone(),
         });
         let rest_config = RestConfig {
             view: Arc::clone(&view) as Arc<dyn NodeView>,
@@ -191,6 +192,7 @@ impl RunningNode {
     /// Lets requests in flight end, then stops every subsystem.
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
+        self.replication.end_waits();
         let ended = tokio::time::timeout(SERVERS_GRACE, async { while self.servers.join_next().await.is_some() {} });
         if ended.await.is_err() {
             tracing::warn!("some requests did not end in time");
@@ -356,7 +358,10 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
         peers: config.others.iter().map(peer).collect(),
         siblings: siblings.map(node).collect(),
         timings,
-        limits: ReplicationLimits::default(),
+        limits: ReplicationLimits {
+            link_bytes_per_second_max: config.replication.rate_bytes_per_second_max,
+            ..ReplicationLimits::default()
+        },
     }
 }
 
@@ -384,6 +389,7 @@ struct View {
     clock: Arc<HybridClock>,
     metrics: Arc<NodeMetrics>,
     gossip: Arc<ChitchatMembership>,
+    replication: Replication,
 }
 
 #[async_trait]
@@ -478,6 +484,13 @@ impl NodeView for View {
             self.metrics.gauge("meridian_replication_visible_lag_seconds", labels()).set(seconds(report.meta));
             self.metrics.gauge("meridian_replication_durable_lag_seconds", labels()).set(seconds(report.data));
             self.metrics.gauge("meridian_replication_parked_ranges", labels()).set(report.parked as f64);
+        }
+        let slowed_by = self.replication.write_delay();
+        for destination in &self.config.others {
+            let delay_ms =
+                slowed_by.filter(|delay| delay.destination == destination.id).map_or(0, |delay| delay.delay_ms);
+            let labels = vec![Label::new("destination", destination.name.to_string())];
+            self.metrics.gauge("meridian_replication_backpressure_seconds", labels).set(delay_ms as f64 / 1e3);
         }
         for (role, mirror) in [("primary", false), ("mirror", true)] {
             let states = self.volumes.states();

@@ -247,6 +247,7 @@ async fn append_chunk(
     _permit: Arc<OwnedSemaphorePermit>,
 ) -> Result<ChunkRef, ObjectError> {
     let length = u32::try_from(data.len()).expect("a chunk is at most CHUNK_SIZE_MAX");
+    inner.remote.before_append().await;
     for _ in 0..APPEND_ATTEMPTS_MAX {
         let volume = inner.control.lease_volume(code).await.map_err(control_error)?;
         let fid = inner.control.next_fid(volume).await.map_err(control_error)?;

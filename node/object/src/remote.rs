@@ -17,6 +17,10 @@ pub trait RemoteBytes: Send + Sync {
     /// # Errors
     /// `RemoteError`: no holder can be reached, or none has the needle.
     async fn fetch(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError>;
+
+    /// Waits, within a bound, before a chunk is appended, while another datacenter that can be reached does not keep up
+    /// (`replication_backpressure`).
+    async fn before_append(&self) {}
 }
 
 /// Raises or lifts a bucket's fence in every other member datacenter (rule 18).

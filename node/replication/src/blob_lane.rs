@@ -58,6 +58,7 @@ pub(crate) async fn run(inner: Arc<Inner>, source: Arc<Source>) {
             caller: inner.config.local.caller(),
             known_version,
             wait_ms: limits.long_poll.as_millis() as u32,
+            durable_through: inner.lag_told(&source),
         };
         let link = source.link();
         let mut client = link.client();

@@ -83,7 +83,7 @@ impl Default for ReplicationLimits {
             mirror_waits_max: 4,
             mirror_attempts_max: 5,
             report_interval: Duration::from_secs(1),
-            close_interval: Duration::from_secs(1),
+            close_interval: Duration::from_millis(500),
             close_interval_idle: Duration::from_secs(3),
         }
     }

@@ -11,7 +11,7 @@ use meridian_control::{Control, NodeReport, VolumeRecord};
 use meridian_env::HybridClock;
 use meridian_index::queries;
 use meridian_meta::Meta;
-use meridian_replicator::{Cursor, StreamState, meta_watermark};
+use meridian_replicator::{Cursor, StreamState, WriteDelay, WritePressure, meta_watermark};
 use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
 use meridian_volume::VolumeSet;
 use meridian_wire::tls::Identity;
@@ -53,6 +53,10 @@ pub(crate) struct Inner {
     pub cached: CachedReports,
     /// What was reported last, without its times.
     reported: Mutex<Vec<NodeReport>>,
+    /// Set when the node stops: what waits here for news is answered at once.
+    pub stopping: watch::Sender<bool>,
+    /// What the destinations of our own writes say of their lag.
+    pub pressure: Mutex<WritePressure>,
 }
 
 impl Replication {
@@ -105,6 +109,8 @@ impl Replication {
             node_volumes_moved: watch::Sender::new(1),
             cached: CachedReports::default(),
             reported: Mutex::default(),
+            stopping: watch::Sender::new(false),
+            pressure: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {
@@ -120,6 +126,16 @@ impl Replication {
             tasks.spawn(siblings::follow(Arc::clone(&inner), Arc::clone(sibling)));
         }
         Ok(Self { inner, tasks: Arc::new(Mutex::new(tasks)) })
+    }
+
+    /// What writes of this datacenter wait for, if a destination that can be reached does not keep up.
+    pub fn write_delay(&self) -> Option<WriteDelay> {
+        self.inner.write_delay()
+    }
+
+    /// From now on nobody waits here for news: calls that do are answered, so that the port can end at once.
+    pub fn end_waits(&self) {
+        self.inner.stopping.send_replace(true);
     }
 
     /// Ends every task of the driver.
@@ -176,6 +192,36 @@ impl Inner {
             .partitions()
             .filter_map(|partition| Some((partition, self.cursor(partition, origin).ok()?)))
             .min_by_key(|(_, cursor)| cursor.applied_through)
+    }
+
+    /// Returns when the node stops.
+    pub async fn stopping(&self) {
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// `replication_backpressure`: what a chunk waits now before it is appended.
+    pub fn write_delay(&self) -> Option<WriteDelay> {
+        self.pressure.lock().delay(self.monotonic_ms())
+    }
+
+    /// A destination has told its W_data of this datacenter, zero when it is not slow but stopped.
+    pub fn hear_lag(&self, destination: DatacenterId, durable_through: u64) {
+        let behind = |raw: u64| self.clock.wall().ms_since(Timestamp::from_raw(raw));
+        let lag_ms = (durable_through > 0).then(|| behind(durable_through));
+        self.pressure.lock().report(self.monotonic_ms(), destination, lag_ms);
+    }
+
+    /// What this datacenter tells a source of its lag: W_data, or zero when it is not speed that holds it back.
+    pub fn lag_told(&self, source: &Source) -> u64 {
+        let (_, data) = self.watermarks(source);
+        let facts = source.facts.lock();
+        let is_stopped = !facts.parked.is_empty()
+            || !facts.retrying.is_empty()
+            || facts
+                .streams
+                .values()
+                .any(|state| matches!(state, StreamState::Held { .. } | StreamState::Backoff { .. }));
+        if is_stopped { 0 } else { data.raw() }
     }
 
     /// Both watermarks of a source. A node alone reads what it has; among several the committed reports of all count,

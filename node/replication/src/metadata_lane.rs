@@ -183,6 +183,7 @@ impl MetadataLane {
             bytes_max: self.bytes_max as u32,
             wait_ms: limits.long_poll.as_millis() as u32,
             accept_zstd: true,
+            durable_through: self.inner.lag_told(&self.source),
         };
         self.last_call += 1;
         self.pulls += 1;

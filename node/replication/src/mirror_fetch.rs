@@ -170,8 +170,7 @@ impl MirrorFetch {
 
     /// Fetches a range that is known to be committed.
     async fn fetch_range(&self, have: u64, target: u64) -> Result<u64, FetchFailure> {
-        let limits = &self.inner.config.limits;
-        let mut length = limits.mirror_range_bytes.min(self.source.rate.range_bytes_max());
+        let mut length = self.source.range_size.lock().bytes().min(self.source.rate.range_bytes_max());
         loop {
             let known = usize::try_from(target - have).unwrap_or(usize::MAX).min(length);
             // More than is known of: what has been appended since then shall not wait for another round trip.
@@ -194,9 +193,13 @@ impl MirrorFetch {
         self.source.rate.admit().await;
         let path = range_path(self.volume, self.generation, have, wanted, wait);
         let mirrors = Arc::clone(&self.source.link_of(self.primary).mirrors);
+        let began = Instant::now();
         let range = mirrors.get_range(&path, wanted, wait, RANGE_DEADLINE).await;
         let range = range.map_err(|error| FetchFailure { reason: error.to_string(), corrupt: false })?;
         let received = range.bytes.len();
+        if wait.is_zero() {
+            self.source.range_size.lock().took(received, began.elapsed().as_millis() as u64);
+        }
         self.source.rate.spend(received);
         if received == 0 {
             return Ok((0, have));

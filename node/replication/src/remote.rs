@@ -43,6 +43,12 @@ impl RemoteBytes for Replication {
             answer = self.fetch_from_holders(fid, range) => answer,
         }
     }
+
+    async fn before_append(&self) {
+        if let Some(delay) = self.inner.write_delay() {
+            tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await;
+        }
+    }
 }
 
 impl Replication {

@@ -128,19 +128,24 @@ impl ReplicationRpc for ReplicationService {
         if request.cursors.len() > CURSORS_MAX {
             return Err(Status::invalid_argument(format!("at most {CURSORS_MAX} cursors in one pull")));
         }
+        inner.hear_lag(peer.datacenter, request.durable_through);
         let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
         let mut advanced = inner.meta.advanced();
         let mut seen = BTreeMap::new();
         advanced.borrow_and_update();
         while !has_news(inner, &request, &mut seen)? {
-            match tokio::time::timeout_at(until, advanced.changed()).await {
+            let woken = tokio::select! {
+                woken = tokio::time::timeout_at(until, advanced.changed()) => woken,
+                () = inner.stopping() => return Err(stopping()),
+            };
+            match woken {
                 Ok(Ok(())) => {
                     let answered = inner.answered.lock().get(&peer.datacenter).copied();
                     if let Some(answered) = answered {
                         tokio::time::sleep_until(until.min(answered + PULL_INTERVAL_MIN)).await;
                     }
                 }
-                Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
+                Ok(Err(_)) => return Err(stopping()),
                 Err(_) => break,
             }
             advanced.borrow_and_update();
@@ -153,13 +158,18 @@ impl ReplicationRpc for ReplicationService {
     async fn list_volumes(&self, request: Request<VolumesRequest>) -> Result<Response<VolumesReply>, Status> {
         let request = request.into_inner();
         let (inner, peer) = self.inner(request.caller.as_ref())?;
+        inner.hear_lag(peer.datacenter, request.durable_through);
         let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
         let mut moved = inner.volumes_moved.subscribe();
         while *moved.borrow_and_update() == request.known_version {
-            match tokio::time::timeout_at(until, moved.changed()).await {
+            let woken = tokio::select! {
+                woken = tokio::time::timeout_at(until, moved.changed()) => woken,
+                () = inner.stopping() => return Err(stopping()),
+            };
+            match woken {
                 // A group commit every millisecond shall not cost a list each.
                 Ok(Ok(())) => tokio::time::sleep_until(until.min(Instant::now() + LIST_LINGER)).await,
-                Ok(Err(_)) => return Err(Status::unavailable("this node is stopping")),
+                Ok(Err(_)) => return Err(stopping()),
                 Err(_) => break,
             }
         }
@@ -285,6 +295,10 @@ impl ReplicationRpc for ReplicationService {
     }
 }
 
+fn stopping() -> Status {
+    Status::unavailable("this node is stopping")
+}
+
 /// Waits until both watermarks of `source` have reached `wanted`, or says what holds them back.
 pub(crate) async fn await_watermark(
     inner: &Inner,
@@ -310,11 +324,12 @@ pub(crate) async fn await_watermark(
         }
         let changed = async {
             tokio::select! {
-                _ = moved.changed() => {}
-                _ = committed.changed() => {}
+                _ = moved.changed() => true,
+                _ = committed.changed() => true,
+                () = inner.stopping() => false,
             }
         };
-        if met || tokio::time::timeout_at(until, changed).await.is_err() {
+        if met || !tokio::time::timeout_at(until, changed).await.unwrap_or(false) {
             let reason = if met { String::new() } else { status::held_back_by(inner, source, wanted) };
             return Ok(AwaitReply { met, meta: meta.raw(), data: data.raw(), reason });
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use meridian_env::HybridClock;
-use meridian_replicator::{DataWatermark, StreamState};
+use meridian_replicator::{DataWatermark, RangeSize, StreamState};
 use meridian_topology::{Group, Member, partition_groups};
 use meridian_types::{DatacenterId, NodeId, PartitionId, Timestamp, VolumeId};
 use meridian_wire::replication::replication_client::ReplicationClient;
@@ -58,6 +58,8 @@ pub struct Source {
     pub facts: Mutex<SourceFacts>,
     pub budget: LinkBudget,
     pub rate: LinkRate,
+    /// What ranges of mirrors ask for.
+    pub range_size: Mutex<RangeSize>,
     /// Requests of mirrors that may wait for bytes that are not yet written.
     pub waits: Semaphore,
     /// Bumped when `facts` may have moved a watermark.
@@ -170,6 +172,7 @@ impl Source {
             facts: Mutex::new(facts),
             budget: LinkBudget::new(limits.link_bytes_max),
             rate: LinkRate::new(clock, limits.link_bytes_per_second_max),
+            range_size: Mutex::new(RangeSize::new(limits.mirror_range_bytes)),
             waits: Semaphore::new(limits.mirror_waits_max),
             moved: watch::Sender::new(0),
         })

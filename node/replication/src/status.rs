@@ -118,6 +118,9 @@ pub struct LinkStatus {
     pub pending_bytes: u64,
     pub parked: u64,
     pub retrying: u32,
+    /// What each write at the source waits because this destination does not keep up (`replication_backpressure`).
+    #[serde(default)]
+    pub backpressure_ms: u64,
     pub reason: String,
 }
 
@@ -195,6 +198,11 @@ pub(crate) fn node_report(inner: &Inner) -> StatusReply {
         catalog_sequence,
         conflicts_count,
         sources: inner.sources.values().map(|source| source_status(inner, source, &committed)).collect(),
+        write_delay: inner.write_delay().map(|delay| meridian_wire::replication::WriteDelay {
+            destination: u32::from(delay.destination.get()),
+            delay_ms: delay.delay_ms,
+            lag_ms: delay.lag_ms,
+        }),
     }
 }
 
@@ -343,7 +351,14 @@ impl Replication {
             });
             for other in reports.keys().filter(|other| *other != id) {
                 let cell = known.sources.iter().find(|source| source.source == u32::from(other.get()));
-                let (cell, link) = self.cell(*other, *id, cell, *stale, &age);
+                let (cell, mut link) = self.cell(*other, *id, cell, *stale, &age);
+                let slowed = reports[other].0.as_ref().and_then(|report| report.write_delay.as_ref());
+                if let Some(delay) = slowed.filter(|delay| delay.destination == u32::from(id.get())) {
+                    link.backpressure_ms = delay.delay_ms;
+                    let from = &link.from;
+                    let slows = format!("replication_backpressure: each write in {from} waits {} ms", delay.delay_ms);
+                    link.reason = if link.reason.is_empty() { slows } else { format!("{slows}; {}", link.reason) };
+                }
                 lag.push(cell);
                 links.push(link);
             }
@@ -397,6 +412,7 @@ impl Replication {
             pending_bytes: known.pending_bytes,
             parked: known.parked_ranges_count,
             retrying: known.retrying_count,
+            backpressure_ms: 0,
             reason: known.reason.clone(),
         };
         (cell, link)

@@ -21,6 +21,9 @@ use crate::service::await_watermark;
 /// Longest single call; a longer wait asks again.
 const AWAIT_CALL_MAX: Duration = Duration::from_secs(20);
 
+/// How long after its time-out a datacenter may take to say what holds it back; a silent one is named then.
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaitRequest {
@@ -147,7 +150,7 @@ impl Replication {
                         timeout_ms: left.as_millis() as u32,
                         meta_only: false,
                     };
-                    let deadline = left + self.inner.config.limits.call_deadline;
+                    let deadline = left + ANSWER_GRACE;
                     call(deadline, request, |request| async move { client.await_watermark(request).await }).await
                 }
             };

@@ -78,6 +78,11 @@ impl NodeMetrics {
             Some(Unit::Seconds),
             "How far behind this datacenter's bytes of a source are (W_data).".into(),
         );
+        recorder.describe_gauge(
+            name("meridian_replication_backpressure_seconds"),
+            Some(Unit::Seconds),
+            "What each chunk waits because a destination that can be reached does not keep up.".into(),
+        );
     }
 
     /// Counts one answered request.
