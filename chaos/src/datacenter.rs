@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use meridian_index::kv::MemoryKv;
-use meridian_replicator::{DataWatermark, Stream};
+use meridian_replicator::{DataWatermark, StableTimes, StableView, Stream};
 use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp, VolumeId};
 
 use crate::group::Group;
@@ -43,6 +43,12 @@ pub struct Datacenter {
     pub incarnation: Incarnation,
     /// Its disks were restored once.
     pub restored: bool,
+    /// The members that this datacenter counts; none while it is not one itself.
+    pub members: Vec<DatacenterId>,
+    /// It has joined and takes no client's operations before it has all that was written until then.
+    pub joined_at: Option<Timestamp>,
+    /// What all of them have, as far as is known here.
+    pub stable: StableView<Sown>,
     plant: Sown,
 }
 
@@ -101,6 +107,9 @@ impl Datacenter {
             sync_ms_max: SYNC_MS_MAX,
             incarnation: Incarnation(0),
             restored: false,
+            joined_at: None,
+            members: (0..DATACENTERS).map(id_of).collect(),
+            stable: StableView::planted(plant, (0..DATACENTERS).map(id_of), StableTimes::default()),
             plant,
         }
     }

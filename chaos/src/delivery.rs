@@ -37,6 +37,10 @@ impl World {
             Message::PullReply { group, call, answer, wall, sent_ms } => {
                 self.take_pull_reply(Place { datacenter: to, group }, from, call, answer, (wall, sent_ms))
             }
+            Message::Member(report) => {
+                self.take_member_report(to, report);
+                Ok(())
+            }
             Message::Volumes { call } => {
                 self.serve_volumes(to, from, call);
                 Ok(())

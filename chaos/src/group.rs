@@ -85,6 +85,8 @@ pub struct Group {
     pub commit_at_ms: u64,
     pub queue: VecDeque<Request>,
     pub parked: Vec<ParkedPull>,
+    /// Superseded rows up to here were reclaimable, and rightly so.
+    pub reclaim_checked: Timestamp,
 }
 
 impl Group {
@@ -101,6 +103,7 @@ impl Group {
             commit_at_ms: 0,
             queue: VecDeque::new(),
             parked: Vec::new(),
+            reclaim_checked: Timestamp::ZERO,
         }
     }
 

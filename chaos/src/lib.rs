@@ -35,6 +35,7 @@ mod power;
 mod proposer;
 mod rng;
 mod run;
+mod stable;
 mod tally;
 mod volume;
 mod watermarks;

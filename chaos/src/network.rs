@@ -4,7 +4,7 @@
 //! Invariant: whether a message arrives, when, and how often depends on the run's numbers alone; a link that is cut
 //! when a message would arrive loses it.
 
-use meridian_replicator::{Batch, Cursor, RegistryReport};
+use meridian_replicator::{Batch, Cursor, MemberReport, RegistryReport};
 use meridian_types::{Timestamp, VolumeId};
 
 use crate::DATACENTERS;
@@ -30,6 +30,8 @@ pub enum Message {
         wall: Timestamp,
         sent_ms: u64,
     },
+    /// What its sender has of the others.
+    Member(MemberReport),
     Volumes {
         call: u64,
     },

@@ -62,6 +62,9 @@ pub struct Oracle {
     logs: BTreeMap<(usize, usize, OriginCursor), Rc<Mutation>>,
     /// Stamps that each operation was committed under.
     pub commits: BTreeMap<usize, BTreeSet<Stamp>>,
+    /// The operation that was committed under a stamp.
+    pub by_stamp: BTreeMap<Stamp, usize>,
+    deletes: BTreeSet<Stamp>,
 }
 
 impl Oracle {
@@ -77,6 +80,17 @@ impl Oracle {
         self.datacenters[datacenter].rows.get(&key).filter(|mutation| mutation.etag.is_some())
     }
 
+    /// The stamp of the delete that a key must show in a datacenter.
+    pub fn deleted(&self, datacenter: usize, key: KeyIndex) -> Option<Stamp> {
+        let row = self.datacenters[datacenter].rows.get(&key);
+        row.filter(|mutation| mutation.etag.is_none()).map(|mutation| mutation.stamp)
+    }
+
+    /// Whether the mutation under a stamp was a delete.
+    pub fn is_delete(&self, stamp: Stamp) -> bool {
+        self.deletes.contains(&stamp)
+    }
+
     /// An own mutation is committed at its origin as the next entry of `group`'s log.
     ///
     /// # Errors
@@ -90,6 +104,10 @@ impl Oracle {
             return Err(Violation::new("C2 (rule 11)", what));
         }
         stamps.insert(mutation.stamp);
+        self.by_stamp.insert(mutation.stamp, mutation.operation_index);
+        if mutation.etag.is_none() {
+            self.deletes.insert(mutation.stamp);
+        }
         let model = &mut self.datacenters[datacenter];
         if let Some(shown) = mutation.key.and_then(|key| model.rows.get(&key)).filter(|row| row.stamp >= mutation.stamp)
         {

@@ -53,6 +53,10 @@ impl World {
             subject.offset_ms = subject.offset_base_ms; // the boot has set the clock
         }
         subject.restart(now_ms);
+        if node == DRIVER {
+            self.restart_stable(datacenter)?;
+        }
+        let subject = &mut self.datacenters[datacenter].nodes[node];
         self.believed_offset_ms_max = self.believed_offset_ms_max.max(subject.offset_ms);
         for group in 0..=self.partitions {
             let place = Place { datacenter, group };
@@ -68,6 +72,9 @@ impl World {
     /// since is forgotten there; its boot counters tell, so it starts a new incarnation of its log.
     pub fn restore_disks(&mut self, datacenter: usize) -> Checked {
         let Some(copy) = self.disk_copies.remove(&datacenter) else { return Ok(()) };
+        if self.datacenters[datacenter].members.is_empty() {
+            return Ok(()); // it has not joined yet
+        }
         self.tally.add("disk: restored", 1);
         for node in 0..NODES {
             self.crash(datacenter, node, RESTORE_MS)?;

@@ -172,6 +172,7 @@ impl World {
                     }
                 }
                 (Carries::Nothing, Response::Closed(_) | Response::Done) => {}
+                (Carries::Nothing, Response::Stable { .. }) => self.check_reclaimable(place)?,
                 (carries, response) => {
                     return Err(Violation::new("C2", format!("{carries:?} was answered with {response:?}")));
                 }

@@ -20,13 +20,15 @@ pub struct Options {
     pub partitions: Option<usize>,
     /// How often in a thousand runs a datacenter's disks are restored.
     pub restore_per_mille: u64,
+    /// How often in a thousand runs the third datacenter joins late.
+    pub join_per_mille: u64,
     /// A mistake, in the shipped code or in the simulation's shells, for the checkers to find.
     pub bug: Option<PlantedBug>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { partitions: None, restore_per_mille: 120, bug: None }
+        Self { partitions: None, restore_per_mille: 120, join_per_mille: 150, bug: None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What struck, and what it did.
-pub const FAULTS: [&str; 29] = [
+pub const FAULTS: [&str; 30] = [
     "cut: symmetric",
     "cut: one-way",
     "cut: A-C only",
@@ -20,6 +20,7 @@ pub const FAULTS: [&str; 29] = [
     "clock: skew beyond the limit",
     "disk: slow",
     "disk: restored",
+    "member: added",
     "shell: stamps proposed out of order",
     "… messages cut off",
     "… messages lost",
@@ -38,7 +39,7 @@ pub const FAULTS: [&str; 29] = [
 ];
 
 /// Checkers, and operations that give them something to look at.
-pub const CHECKS: [&str; 20] = [
+pub const CHECKS: [&str; 22] = [
     "C2 acknowledged <= winner, at the end",
     "C2 row is the greatest applied, each commit",
     "C2 condition decided as the oracle does",
@@ -53,6 +54,8 @@ pub const CHECKS: [&str; 20] = [
     "C12 lost metadata above W_meta",
     "C12 lost bytes above W_data",
     "C12 watermarks only forward",
+    "C12 reclaimable only past its successor's bytes",
+    "C4 tombstones gone at stable time",
     "conflicts are the concurrent losers",
     "… conflicts recorded",
     "rule 7 after a restore: refused or the same history",

@@ -79,7 +79,8 @@ impl World {
     /// Some clients of one datacenter start something at once.
     pub fn next_operation(&mut self) -> Checked {
         let datacenter = self.rng.index(DATACENTERS);
-        for _ in 0..self.rng.between(1, 3) {
+        let operations = if self.serves(datacenter) { self.rng.between(1, 3) } else { 0 };
+        for _ in 0..operations {
             self.tally.add("… operations", 1);
             match self.rng.below(100) {
                 0..10 => self.get(datacenter)?,

@@ -82,6 +82,13 @@ pub enum Event {
     CloseTick {
         datacenter: usize,
     },
+    StableTick {
+        datacenter: usize,
+    },
+    /// A member learns that the third datacenter joins.
+    CountJoining {
+        datacenter: usize,
+    },
     Close {
         datacenter: usize,
         node: usize,
@@ -282,6 +289,8 @@ impl World {
                 self.close(datacenter, node, whole);
                 Ok(())
             }
+            Event::StableTick { datacenter } => self.stable_tick(datacenter),
+            Event::CountJoining { datacenter } => self.count_joining(datacenter),
             Event::Probe => self.probe(),
             Event::Fault(fault) => self.strike(&fault),
             Event::FaultEnds(fault) => self.end_fault(&fault),

@@ -24,7 +24,7 @@ use meridian_replicator::ClockConfig;
 use meridian_rest::{NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
 use meridian_s3::{GatewayLimits, RequestObserver, RequestReport, S3Config};
 use meridian_store::{SharedMemory, Store};
-use meridian_types::DatacenterId;
+use meridian_types::{DatacenterId, Timestamp};
 use meridian_volume::{VolumeOptions, VolumeSet};
 use meridian_wire::tls::Identity as TlsIdentity;
 use meridian_wire::{LinkTimings, LocalNode};
@@ -165,6 +165,7 @@ impl RunningNode {
             config,
             meta,
             control,
+            replication: replication.clone(),
             volumes: Arc::clone(&volumes),
             clock,
             metrics: Arc::clone(&metrics),
@@ -385,6 +386,7 @@ struct View {
     config: NodeConfig,
     meta: Meta,
     control: Control,
+    replication: Replication,
     volumes: Arc<VolumeSet>,
     clock: Arc<HybridClock>,
     metrics: Arc<NodeMetrics>,
@@ -472,6 +474,7 @@ impl NodeView for View {
             "nodes": nodes,
             "partitions": partitions,
             "volumes": volumes,
+            "stable": self.replication.stable(),
         })
     }
 
@@ -492,6 +495,12 @@ impl NodeView for View {
             let labels = vec![Label::new("destination", destination.name.to_string())];
             self.metrics.gauge("meridian_replication_backpressure_seconds", labels).set(delay_ms as f64 / 1e3);
         }
+        let stable = self.replication.stable();
+        let age = |raw| now.ms_since(Timestamp::from_raw(raw)) as f64 / 1e3;
+        for (name, raw) in [("meta", stable.stable_meta), ("data", stable.stable_data), ("settled", stable.settled)] {
+            self.metrics.gauge("meridian_stable_age_seconds", vec![Label::new("time", name)]).set(age(raw));
+        }
+        self.metrics.gauge("meridian_tombstones", Vec::new()).set(stable.tombstones as f64);
         for (role, mirror) in [("primary", false), ("mirror", true)] {
             let states = self.volumes.states();
             let of_role = states.iter().filter(|volume| volume.mirror == mirror);

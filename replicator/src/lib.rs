@@ -18,6 +18,7 @@ mod pressure;
 mod pull;
 mod range_size;
 mod rate;
+mod stable;
 mod stream;
 mod watermark;
 
@@ -30,5 +31,6 @@ pub use pressure::{WriteDelay, WritePressure};
 pub use pull::{PullDecision, PullRefusal, decide_pull, decide_pull_planted};
 pub use range_size::RangeSize;
 pub use rate::RateCap;
+pub use stable::{MemberReport, SourceReport, StableTimes, StableView};
 pub use stream::{Effect, Event, HoldReason, Stream, StreamState};
 pub use watermark::{DataWatermark, RegistryReport, VolumeReport, WatermarkHold, meta_watermark};

@@ -174,6 +174,12 @@ impl HybridClock {
         self.shared.state.lock().guard.last()
     }
 
+    /// No node of this datacenter has given a stamp above it so far, if their clocks agree within the limit: a stamp lies at
+    /// most half of the limit above the wall clock of its node (rule 10).
+    pub fn stamped_through(&self) -> Timestamp {
+        self.last().max(self.wall().plus_ms(2 * self.config.skew_ms_max))
+    }
+
     /// Why no bound can be persisted any more, if so: the node gives no stamps past the last one.
     pub fn failed(&self) -> Option<&str> {
         self.shared.failed.get().map(String::as_str)

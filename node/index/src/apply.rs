@@ -8,6 +8,7 @@ mod catalog;
 mod local;
 mod objects;
 mod remote;
+mod stable;
 mod supersede;
 mod uploads;
 
@@ -20,7 +21,9 @@ use crate::keys;
 use crate::kv::Overlay;
 use crate::machine::{IndexMachine, MachineError};
 use crate::queries::{self, LOG_HASH_LENGTH};
-use crate::rows::{FenceRow, PartitionState, Row};
+use crate::rows::{FenceAttempt, FenceRow, PartitionState, Row};
+
+pub use stable::RELEASES_IN_COMMAND_MAX;
 
 /// Applies one command and returns its answer.
 pub(crate) fn apply<P: Plant>(
@@ -35,14 +38,15 @@ pub(crate) fn apply<P: Plant>(
         Command::Local(proposals) => Response::Local(apply.local(proposals)?),
         Command::Remote(batch) => Response::Remote(apply.remote(&batch)?),
         Command::Close(at) => Response::Closed(apply.close(at)),
-        Command::Fence { bucket, raised } => {
-            apply.fence(bucket, raised)?;
+        Command::Fence { bucket, attempt, raised } => {
+            apply.fence(bucket, attempt, raised)?;
             Response::Done
         }
         Command::RaiseIncarnation { to } => {
             apply.raise_incarnation(to);
             Response::Done
         }
+        Command::Stable(times) => Response::Stable { more: apply.stable(times)? },
     };
     if apply.state != before {
         let row = apply.state.to_record();
@@ -72,17 +76,27 @@ impl<P: Plant> Apply<'_, '_, P> {
         self.state.closed
     }
 
-    fn fence(&mut self, bucket: BucketId, raised: bool) -> Result<(), MachineError> {
+    /// Rule 18: a fence stands while any attempt holds it, so that one of two deletions that meet can't lift the other's.
+    fn fence(&mut self, bucket: BucketId, attempt: FenceAttempt, raised: bool) -> Result<(), MachineError> {
         let key = keys::fence(bucket);
-        if raised == queries::is_fenced(self.view, bucket)? {
+        let before: FenceRow = queries::read(self.view, &key)?.unwrap_or_default();
+        let mut row = before.clone();
+        let of_datacenter = row.attempts.binary_search_by_key(&attempt.datacenter, |held| held.datacenter);
+        match (of_datacenter, raised) {
+            (Ok(held), true) => row.attempts[held] = attempt, // its earlier attempt is over
+            (Err(place), true) => row.attempts.insert(place, attempt),
+            (Ok(held), false) if row.attempts[held] == attempt => drop(row.attempts.remove(held)),
+            (Ok(_) | Err(_), false) => {}
+        }
+        if row == before {
             return Ok(());
         }
-        if raised {
-            self.view.put(key, FenceRow { raised }.to_record());
-            self.state.fences += 1;
-        } else {
+        if row.attempts.is_empty() {
             self.view.delete(key);
             self.state.fences = self.state.fences.saturating_sub(1);
+        } else {
+            self.view.put(key, row.to_record());
+            self.state.fences += u32::from(before.attempts.is_empty());
         }
         Ok(())
     }

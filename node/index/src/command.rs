@@ -6,7 +6,7 @@
 //! Invariants: a proposal says all that `apply` needs (rule 12); equal bytes mean equal effects on equal state.
 
 use bytes::Bytes;
-use meridian_replicator::{Batch, Cursor};
+use meridian_replicator::{Batch, Cursor, StableTimes};
 use meridian_types::{
     BucketId, BucketName, Incarnation, ObjectKey, RecordError, RequestId, Stamp, Timestamp, UploadId,
 };
@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::attributes::{Attributes, Change};
 use crate::catalog_rows::{BucketRow, BucketSettings, UserRow};
 use crate::rows::{
-    Checksum, ObjectBody, ObjectVersion, Part, Row, UploadChecksum, VersionId, VersionKind, VersionMode, row,
+    Checksum, FenceAttempt, ObjectBody, ObjectVersion, Part, Row, UploadChecksum, VersionId, VersionKind, VersionMode,
+    row,
 };
 
 /// What a partition's (or the catalog's) raft group agrees on.
@@ -27,11 +28,14 @@ pub enum Command {
     Remote(RemoteBatch),
     /// No later own entry will be stamped at or below this (rule 9). Answered by `Response::Closed`.
     Close(Timestamp),
-    /// Raises or lifts a bucket's fence (rule 18). Answered by `Response::Done`.
-    Fence { bucket: BucketId, raised: bool },
+    /// Raises or lifts one attempt's fence of a bucket (rule 18). Answered by `Response::Done`.
+    Fence { bucket: BucketId, attempt: FenceAttempt, raised: bool },
     /// Starts a new incarnation of this datacenter's log (rule 7); a lower or equal one changes nothing. Answered by
     /// `Response::Done`.
     RaiseIncarnation { to: Incarnation },
+    /// Every member has what was stamped at or below these times: releases what they have passed (rules 14, 16). Lower
+    /// ones change nothing. Answered by `Response::Stable`.
+    Stable(StableTimes),
 }
 
 /// A batch of another datacenter's log, as pulled.
@@ -172,6 +176,10 @@ pub enum Response {
     /// The partition's closed timestamp, at or above the one asked for.
     Closed(Timestamp),
     Done,
+    /// `more`: further rows are due; send the command again.
+    Stable {
+        more: bool,
+    },
 }
 
 /// What became of a proposal.

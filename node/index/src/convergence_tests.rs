@@ -242,7 +242,7 @@ impl World {
 
     /// Whatever is not current is in the reclaim queue, whole, under a stamp that superseded it (rule 14).
     fn check_superseded(&self, group: &Group) {
-        let queue = queries::reclaimable(&group.kv, stamp(u64::MAX, 254), usize::MAX).unwrap();
+        let queue = queries::superseded(&group.kv, Timestamp::MAX, usize::MAX).unwrap();
         let mut queued = BTreeSet::new();
         for found in queue {
             let ReclaimRow::Version(version) = found.row else { panic!("seed {}", self.seed) };

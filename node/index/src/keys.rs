@@ -15,6 +15,7 @@
 //! q stamp(9) bucket(16) key 00 01 upload(16) number(2)  … or part
 //! k loser(9) bucket(16) key 00                      conflict; of a bucket row with an empty key
 //! f bucket(16)                                      fence
+//! t                                                 stable times, and how far they have released rows
 //! b name                                            catalog: bucket
 //! d bucket(16) name                                 catalog: bucket id → name
 //! w name                                            catalog: user
@@ -25,7 +26,7 @@
 //! the keys do bytewise; that is why LIST can seek. Invariant: nothing outside of this file builds or parses a key.
 
 use meridian_types::{
-    BucketId, BucketName, DatacenterId, Incarnation, ObjectKey, RequestId, Sequence, Stamp, UploadId,
+    BucketId, BucketName, DatacenterId, Incarnation, ObjectKey, RequestId, Sequence, Stamp, Timestamp, UploadId,
 };
 
 const BUCKET_LENGTH: usize = 16;
@@ -38,6 +39,7 @@ const TAG_PART: u8 = 1;
 const BUCKET_PREFIX_LENGTH: usize = 1 + BUCKET_LENGTH;
 
 pub(crate) const STATE: &[u8] = b"s";
+pub(crate) const STABLE: &[u8] = b"t";
 pub(crate) const CURSORS: &[u8] = b"c";
 pub(crate) const CONFLICTS: &[u8] = b"k";
 pub(crate) const RECLAIM: &[u8] = b"q";
@@ -182,9 +184,12 @@ pub(crate) fn reclaim_part(
     join(b'q', &[&stamp, &bucket.0, key.as_str().as_bytes(), &end, upload.as_bytes(), &number])
 }
 
-/// Where reclaim rows superseded above `stamp` start.
-pub(crate) fn reclaim_after(stamp: Stamp) -> Vec<u8> {
-    successor(join(b'q', &[&stamp.to_bytes()]))
+/// Where rows superseded above `through` start.
+pub(crate) fn reclaim_behind(through: Timestamp) -> Vec<u8> {
+    match through.raw().checked_add(1) {
+        Some(next) => join(b'q', &[&next.to_be_bytes()]),
+        None => successor(RECLAIM.to_vec()),
+    }
 }
 
 /// Superseding stamp, bucket and key of a reclaim row.

@@ -29,6 +29,7 @@ mod testing;
 mod version_convergence_tests;
 mod version_list;
 
+pub use apply::RELEASES_IN_COMMAND_MAX;
 pub use attributes::{Annotations, Attributes, Change, Retention, RetentionMode, Stamped};
 pub use catalog_rows::{
     AccessKey, BucketRow, BucketSettings, BucketState, DefaultRetention, ObjectLock, Secret, StoredBucket, UserRow,
@@ -46,7 +47,8 @@ pub use machine::{
 };
 pub use merge::{BucketMerge, Merge, merge, merge_bucket, merge_user};
 pub use rows::{
-    Checksum, ChecksumAlgorithm, ChunkRef, ConflictRow, FenceRow, LostWrite, ObjectBody, ObjectVersion, Part, PartSize,
-    PartitionState, ReclaimRow, UploadChecksum, UploadRow, VersionId, VersionIdError, VersionKind, VersionMode,
+    Checksum, ChecksumAlgorithm, ChunkRef, ConflictRow, FenceAttempt, FenceRow, LostWrite, ObjectBody, ObjectVersion,
+    Part, PartSize, PartitionState, ReclaimRow, StableRow, UploadChecksum, UploadRow, VersionId, VersionIdError,
+    VersionKind, VersionMode,
 };
 pub use version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};

@@ -6,9 +6,10 @@
 use std::borrow::Borrow;
 
 use bytes::Bytes;
-use meridian_replicator::{Cursor, LogHead};
+use meridian_replicator::{Cursor, LogEntry, LogHead, StableTimes};
 use meridian_types::{
-    BucketId, BucketName, DatacenterId, EntryHash, Incarnation, LogPosition, ObjectKey, Sequence, Stamp, UploadId,
+    BucketId, BucketName, DatacenterId, EntryHash, Incarnation, LogPosition, ObjectKey, Plant, Planted, Sequence,
+    Sound, Stamp, Timestamp, UploadId,
 };
 
 use crate::catalog_rows::{BucketRow, StoredBucket, UserRow, UserState};
@@ -17,7 +18,8 @@ use crate::keys;
 use crate::kv::{KvRead, Step};
 pub use crate::list::{ListPage, ListQuery, list};
 use crate::rows::{
-    ConflictRow, FenceRow, ObjectVersion, Part, PartitionState, ReclaimRow, Row, UploadRow, VersionId, VersionKind, row,
+    ConflictRow, FenceRow, ObjectVersion, Part, PartitionState, ReclaimRow, Row, StableRow, UploadRow, VersionId,
+    VersionKind, row,
 };
 pub use crate::version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};
 
@@ -176,7 +178,7 @@ pub fn bucket_is_empty(kv: &dyn KvRead, bucket: BucketId) -> Result<bool, IndexE
 /// # Errors
 /// `IndexError` when the store fails or a row is damaged.
 pub fn is_fenced(kv: &dyn KvRead, bucket: BucketId) -> Result<bool, IndexError> {
-    Ok(read::<FenceRow>(kv, &keys::fence(bucket))?.is_some_and(|fence| fence.raised))
+    Ok(read::<FenceRow>(kv, &keys::fence(bucket))?.is_some_and(|fence| !fence.attempts.is_empty()))
 }
 
 /// An upload under way.
@@ -430,13 +432,74 @@ pub struct Reclaimable {
     pub row: ReclaimRow,
 }
 
-/// Up to `limit` rows of the reclaim queue that were superseded at or below `through`, in the order of those stamps.
+/// Up to `limit` rows of the reclaim queue, in the order of the stamps that superseded them: rows whose successors' bytes
+/// every member has (rule 14). The queue is the part of the superseded rows that the committed stable-data has passed.
 ///
 /// # Errors
 /// `IndexError` when the store fails or a row is damaged.
-pub fn reclaimable(kv: &dyn KvRead, through: Stamp, limit: usize) -> Result<Vec<Reclaimable>, IndexError> {
-    collect(kv, keys::RECLAIM, &keys::reclaim_after(through), limit, |row, value| {
+pub fn reclaimable(kv: &dyn KvRead, limit: usize) -> Result<Vec<Reclaimable>, IndexError> {
+    reclaimable_planted(Sound, kv, limit)
+}
+
+/// `reclaimable`, with mistakes for a simulation to find.
+///
+/// # Errors
+/// As `reclaimable`.
+pub fn reclaimable_planted(plant: impl Plant, kv: &dyn KvRead, limit: usize) -> Result<Vec<Reclaimable>, IndexError> {
+    let times = stable(kv)?;
+    let through = if plant.has(Planted::ReclaimedAtStableMeta) { times.meta } else { times.data };
+    superseded(kv, through, limit)
+}
+
+/// Up to `limit` superseded rows whose successors are stamped at or below `through`, in the order of those stamps.
+///
+/// # Errors
+/// `IndexError` when the store fails or a row is damaged.
+pub fn superseded(kv: &dyn KvRead, through: Timestamp, limit: usize) -> Result<Vec<Reclaimable>, IndexError> {
+    collect(kv, keys::RECLAIM, &keys::reclaim_behind(through), limit, |row, value| {
         let (superseding, bucket, key) = keys::parse_reclaim(row).ok_or_else(|| IndexError::key(row))?;
         Ok(Some(Reclaimable { superseding, bucket, key, row: decode(row, value)? }))
     })
+}
+
+pub(crate) fn stable_row(kv: &dyn KvRead) -> Result<StableRow, IndexError> {
+    Ok(read(kv, keys::STABLE)?.unwrap_or_default())
+}
+
+/// What every member has, as last committed in this partition.
+///
+/// # Errors
+/// `IndexError` when the store fails or the row is damaged.
+pub fn stable(kv: &dyn KvRead) -> Result<StableTimes, IndexError> {
+    Ok(stable_row(kv)?.times)
+}
+
+/// The part of an origin's log whose rows are still to be released: `[start, end)`.
+pub(crate) fn unreleased(row: &StableRow, origin: DatacenterId) -> (Vec<u8>, Vec<u8>) {
+    let released = row.released.get(origin);
+    (keys::log(origin, released.incarnation, released.sequence.next()), keys::log_of(origin).1)
+}
+
+/// Whether `Command::Stable(times)` would change more here than the times: it reads the next entry of each log and the next
+/// superseded row, so that a partition in which nothing is due costs no commit.
+///
+/// # Errors
+/// `IndexError` when the store fails or a row is damaged.
+pub fn is_stable_due(kv: &dyn KvRead, own: DatacenterId, times: StableTimes) -> Result<bool, IndexError> {
+    let (row, state) = (stable_row(kv)?, state(kv)?);
+    for origin in state.cursors.iter().map(|(origin, _)| origin).chain([own]) {
+        let (start, end) = unreleased(&row, origin);
+        let next = collect(kv, &start, &end, 1, |key, value| {
+            let encoded = value.get(LOG_HASH_LENGTH..).ok_or_else(|| IndexError::key(key))?;
+            LogEntry::decode(encoded).map(Some).map_err(|error| IndexError::row(key, error))
+        })?;
+        if next.first().is_some_and(|entry| entry.stamp.timestamp <= times.settled) {
+            return Ok(true);
+        }
+    }
+    let (start, end) = (keys::reclaim_behind(row.times.data), keys::reclaim_behind(times.data));
+    if start >= end {
+        return Ok(false);
+    }
+    Ok(!collect(kv, &start, &end, 1, |_, _| Ok(Some(())))?.is_empty())
 }

@@ -10,10 +10,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use meridian_replicator::{CursorVector, OriginCursor};
+use meridian_replicator::{CursorVector, OriginCursor, StableTimes};
 use meridian_types::{
-    BucketId, BucketName, EntryHash, Fid, Incarnation, ObjectKey, RecordError, RecordKind, Sequence, Stamp, Timestamp,
-    UploadId, decode_record, encode_record,
+    BucketId, BucketName, DatacenterId, EntryHash, Fid, Incarnation, ObjectKey, RecordError, RecordKind, RequestId,
+    Sequence, Stamp, Timestamp, UploadId, decode_record, encode_record,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -295,10 +295,27 @@ pub enum LostWrite {
     Delete,
 }
 
-/// A bucket whose deletion is under way or done: `apply` refuses its mutations and uploads (rule 18).
+/// One try to delete a bucket, by the datacenter that leads it. A later try of the same datacenter takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceAttempt {
+    pub datacenter: DatacenterId,
+    pub attempt: RequestId,
+}
+
+/// A bucket whose deletion is under way or done: `apply` refuses its mutations and uploads while any attempt holds the fence
+/// (rule 18). Each datacenter has one attempt at most, and lifts its own only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceRow {
-    pub raised: bool,
+    /// By datacenter.
+    pub attempts: Vec<FenceAttempt>,
+}
+
+/// What every member has, as committed here, and how far the rows of each log are released by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StableRow {
+    pub times: StableTimes,
+    /// The last entry of each datacenter's log, the own one too, whose row needs no further look.
+    pub released: CursorVector,
 }
 
 /// A partition's own state: one row, rewritten by each apply that changes anything.
@@ -327,6 +344,8 @@ pub struct PartitionState {
     pub fences: u32,
     /// Buckets that hold versions here, so that an apply need not look for any when there are none.
     pub versioned_buckets: u32,
+    /// Tombstones that rows hold.
+    pub tombstones: u64,
 }
 
 impl Default for PartitionState {
@@ -345,6 +364,7 @@ impl Default for PartitionState {
             conflicts: 0,
             fences: 0,
             versioned_buckets: 0,
+            tombstones: 0,
         }
     }
 }
@@ -379,6 +399,7 @@ row!(Part, PartRow, 1);
 row!(ReclaimRow, ReclaimRow, 1);
 row!(ConflictRow, ConflictRow, 1);
 row!(FenceRow, FenceRow, 1);
+row!(StableRow, StableRow, 1);
 row!(PartitionState, PartitionState, 1);
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use meridian_types::{
 
 use crate::kv::{MemoryKv, Overlay};
 use crate::{
-    Attributes, Change, ChunkRef, Command, Condition, IndexMachine, Machine, ObjectBody, ObjectVersion, Operation,
-    Outcome, Proposal, RemoteOutcome, Response, VersionId, VersionKind, VersionMode, queries,
+    Attributes, Change, ChunkRef, Command, Condition, FenceAttempt, IndexMachine, Machine, ObjectBody, ObjectVersion,
+    Operation, Outcome, Proposal, RemoteOutcome, Response, VersionId, VersionKind, VersionMode, queries,
 };
 
 pub(crate) const BUCKET: BucketId = BucketId([0xb7; 16]);
@@ -35,6 +35,10 @@ pub(crate) fn request(number: u64) -> RequestId {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&number.to_be_bytes());
     RequestId(id)
+}
+
+pub(crate) fn attempt(datacenter: u8, number: u64) -> FenceAttempt {
+    FenceAttempt { datacenter: dc(datacenter), attempt: request(number) }
 }
 
 pub(crate) fn upload_id(datacenter: u8, number: u8) -> UploadId {

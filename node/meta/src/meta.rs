@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use meridian_env::HybridClock;
-use meridian_index::{IndexMachine, Operation, Outcome, RemoteOutcome, Response, queries};
+use meridian_index::{Command, FenceAttempt, IndexMachine, Operation, Outcome, RemoteOutcome, Response, queries};
 use meridian_raft::{ForwardHandler, GroupMembers, Leadership, RaftHost, ReadView};
-use meridian_replicator::Batch;
+use meridian_replicator::{Batch, StableTimes};
 use meridian_store::{GroupId, GroupView};
 use meridian_types::{BucketId, DatacenterId, NodeId, PartitionId, RequestId, Timestamp};
 use parking_lot::Mutex;
@@ -225,12 +225,30 @@ impl Meta {
         futures::future::try_join_all(self.inner.slots.iter().map(|slot| slot.close(at))).await.map(|_| ())
     }
 
-    /// Raises or lifts the fence of a bucket in one partition (rule 18).
+    /// Commits what every member has, and releases what that has passed (rules 14, 16). True: more is due, ask again.
     ///
     /// # Errors
     /// As `propose`; it may be repeated after any.
-    pub async fn fence(&self, partition: PartitionId, bucket: BucketId, raised: bool) -> Result<(), MetaError> {
-        self.slot(partition)?.fence(bucket, raised).await
+    pub async fn stable(&self, partition: PartitionId, times: StableTimes) -> Result<bool, MetaError> {
+        let slot = self.slot(partition)?;
+        match slot.propose_entry(EntryCommand::Plain(Command::Stable(times))).await? {
+            Response::Stable { more } => Ok(more),
+            other => Err(slot.senseless("stable times", &other)),
+        }
+    }
+
+    /// Raises or lifts one attempt's fence of a bucket in one partition (rule 18).
+    ///
+    /// # Errors
+    /// As `propose`; it may be repeated after any.
+    pub async fn fence(
+        &self,
+        partition: PartitionId,
+        bucket: BucketId,
+        attempt: FenceAttempt,
+        raised: bool,
+    ) -> Result<(), MetaError> {
+        self.slot(partition)?.fence(bucket, attempt, raised).await
     }
 
     /// Every partition, the catalog last.

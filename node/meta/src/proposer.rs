@@ -66,7 +66,7 @@ pub(crate) struct Ticket {
 pub(crate) enum EntryCommand {
     Remote(Batch),
     Close(Timestamp),
-    /// Needs no stamp: a fence.
+    /// Needs no stamp: a fence, stable times.
     Plain(Command),
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use meridian_index::{Command, Operation, Outcome, Response};
+use meridian_index::{Command, FenceAttempt, Operation, Outcome, Response};
 use meridian_raft::{
     ForwardError, ForwardHandler, Group, ReadError, ReadView, Route, decode_forwarded, encode_forwarded,
 };
@@ -49,7 +49,7 @@ pub(crate) struct Slot {
 enum Request {
     Local { request: RequestId, operation: Box<Operation>, seen: Timestamp },
     Close(Timestamp),
-    Fence { bucket: BucketId, raised: bool },
+    Fence { bucket: BucketId, attempt: FenceAttempt, raised: bool },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -146,18 +146,28 @@ impl Slot {
         }
     }
 
-    pub(crate) async fn fence(&self, bucket: BucketId, raised: bool) -> Result<(), MetaError> {
+    pub(crate) async fn fence(
+        &self,
+        bucket: BucketId,
+        attempt: FenceAttempt,
+        raised: bool,
+    ) -> Result<(), MetaError> {
         if self.is_led_elsewhere() {
-            return match self.forward(&Request::Fence { bucket, raised }).await? {
+            return match self.forward(&Request::Fence { bucket, attempt, raised }).await? {
                 Reply::Fenced => Ok(()),
                 other => Err(self.senseless("a fence", &other)),
             };
         }
-        self.fence_here(bucket, raised).await
+        self.fence_here(bucket, attempt, raised).await
     }
 
-    async fn fence_here(&self, bucket: BucketId, raised: bool) -> Result<(), MetaError> {
-        match self.propose_entry(EntryCommand::Plain(Command::Fence { bucket, raised })).await? {
+    async fn fence_here(
+        &self,
+        bucket: BucketId,
+        attempt: FenceAttempt,
+        raised: bool,
+    ) -> Result<(), MetaError> {
+        match self.propose_entry(EntryCommand::Plain(Command::Fence { bucket, attempt, raised })).await? {
             Response::Done => Ok(()),
             other => Err(self.senseless("a fence", &other)),
         }
@@ -232,7 +242,7 @@ impl ForwardHandler for Slot {
                 self.propose_here(request, *operation, seen, size).await.map(Reply::Outcome)
             }
             Request::Close(at) => self.close_here(at).await.map(Reply::Closed),
-            Request::Fence { bucket, raised } => self.fence_here(bucket, raised).await.map(|()| Reply::Fenced),
+            Request::Fence { bucket, attempt, raised } => self.fence_here(bucket, attempt, raised).await.map(|()| Reply::Fenced),
         };
         Ok(encode_forwarded(&reply))
     }

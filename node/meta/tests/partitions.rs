@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use meridian_env::{SystemClock, entropy};
 use meridian_index::{
-    BucketSettings, Condition, Mutation, ObjectBody, Operation, Outcome, RemoteOutcome, VersionKind, VersionMode,
-    queries,
+    BucketSettings, Condition, FenceAttempt, Mutation, ObjectBody, Operation, Outcome, RemoteOutcome, VersionKind,
+    VersionMode, queries,
 };
 use meridian_meta::MetaError;
 use meridian_replicator::{Batch, CursorVector, LogEntry};
@@ -253,9 +253,10 @@ async fn the_catalog_is_a_partition_and_a_fence_holds_back_one_bucket() {
     let view = stack.meta.read(PartitionId::CATALOG).await.unwrap();
     assert_eq!(queries::bucket(&view, &name).unwrap().unwrap().owner, "root");
 
-    stack.meta.fence(PARTITION, bucket(), true).await.unwrap();
+    let attempt = FenceAttempt { datacenter: datacenter(1), attempt: entropy::request_id() };
+    stack.meta.fence(PARTITION, bucket(), attempt, true).await.unwrap();
     assert_eq!(stack.put("k").await, Ok(Outcome::Fenced));
-    stack.meta.fence(PARTITION, bucket(), false).await.unwrap();
+    stack.meta.fence(PARTITION, bucket(), attempt, false).await.unwrap();
     stack.put_stamped("k").await;
     stack.stop().await;
 }

@@ -4,6 +4,8 @@
 //! logs stand. When their logs are applied here, and all are empty (a member that lags behind with deletes that were
 //! answered here is asked again), the deletion commits in the catalog; else the fences are lifted. A deletion goes to its end even when the client that asked for it has left.
 //!
+//! A fence names its attempt, so that of two datacenters that delete one bucket at once none lifts the other's.
+//!
 //! Invariants: nothing is deleted while one member was not asked; fences are lifted only when the deletion provably
 //! was not committed.
 
@@ -11,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use meridian_index::{Operation, Outcome, queries};
+use meridian_env::entropy;
+use meridian_index::{FenceAttempt, Operation, Outcome, queries};
 use meridian_meta::Meta;
 use meridian_replicator::OriginCursor;
 use meridian_types::{BucketId, BucketName, DatacenterId, PartitionId, Timestamp};
@@ -49,7 +52,7 @@ impl Objects {
     }
 }
 
-/// Commits the fence of `bucket` in all local partitions, or lifts it, and says whether the bucket is empty here.
+/// Commits the fence of `bucket` for `attempt` in all local partitions, or lifts that one, and says whether the bucket is empty here.
 /// Answers a peer's `FenceBucket` and serves the local half of `delete_bucket` (rule 18).
 ///
 /// # Errors
@@ -58,10 +61,11 @@ pub async fn fence_bucket(
     meta: &Meta,
     datacenter: DatacenterId,
     bucket: BucketId,
+    attempt: FenceAttempt,
     raised: bool,
 ) -> Result<FenceReport, ObjectError> {
     let partitions = || meta.partitions().filter(|partition| !partition.is_catalog());
-    let fences = try_join_all(partitions().map(|partition| meta.fence(partition, bucket, raised)));
+    let fences = try_join_all(partitions().map(|partition| meta.fence(partition, bucket, attempt, raised)));
     within(FENCE_WAIT, "the partitions here take too long to fence the bucket", fences).await?.map_err(meta_error)?;
     let empty = is_empty(meta, bucket).await?;
     let mut positions = Vec::new();
@@ -91,6 +95,7 @@ async fn within<T>(wait: Duration, slow: &str, work: impl Future<Output = T>) ->
 struct Deleting {
     inner: Arc<Inner>,
     bucket: BucketId,
+    attempt: FenceAttempt,
 }
 
 impl Drop for Deleting {
@@ -101,7 +106,8 @@ impl Drop for Deleting {
 
 impl Deleting {
     fn start(inner: &Arc<Inner>, bucket: BucketId) -> Option<Self> {
-        inner.deleting.lock().insert(bucket).then(|| Self { inner: Arc::clone(inner), bucket })
+        let attempt = FenceAttempt { datacenter: inner.config.datacenter, attempt: entropy::request_id() };
+        inner.deleting.lock().insert(bucket).then(|| Self { inner: Arc::clone(inner), bucket, attempt })
     }
 
     async fn run(&self, name: &BucketName) -> Result<(), ObjectError> {
@@ -129,7 +135,7 @@ impl Deleting {
     /// The first phase: `Ok` when every member is fenced and empty, and what their logs held is applied here.
     async fn agree(&self, name: &BucketName) -> Result<(), ObjectError> {
         let inner = &self.inner;
-        let here = fence_bucket(&inner.meta, inner.config.datacenter, self.bucket, true).await?;
+        let here = fence_bucket(&inner.meta, inner.config.datacenter, self.bucket, self.attempt, true).await?;
         if !here.empty {
             return Err(ObjectError::BucketNotEmpty(name.clone()));
         }
@@ -157,7 +163,7 @@ impl Deleting {
     }
 
     async fn fence_others(&self) -> Result<Vec<FenceReport>, ObjectError> {
-        let others = self.inner.buckets.fence(self.bucket, true);
+        let others = self.inner.buckets.fence(self.bucket, self.attempt, true);
         let others = within(FENCE_WAIT, "the other datacenters take too long to fence the bucket", others).await?;
         others.map_err(|error| ObjectError::unavailable(error.to_string()))
     }
@@ -187,10 +193,11 @@ impl Deleting {
     async fn lift(&self) {
         let inner = &self.inner;
         let bucket = self.bucket;
-        if let Err(error) = fence_bucket(&inner.meta, inner.config.datacenter, bucket, false).await {
+        if let Err(error) = fence_bucket(&inner.meta, inner.config.datacenter, bucket, self.attempt, false).await {
             tracing::warn!(%bucket, %error, "a fence stays raised here");
         }
-        let lifted = within(FENCE_WAIT, "the others take too long", inner.buckets.fence(bucket, false)).await;
+        let lifted =
+            within(FENCE_WAIT, "the others take too long", inner.buckets.fence(bucket, self.attempt, false)).await;
         match lifted {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%bucket, %error, "a fence stays raised in another datacenter"),

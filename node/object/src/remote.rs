@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use meridian_index::FenceAttempt;
 use meridian_types::{BucketId, DatacenterId, Fid, Incarnation, PartitionId, Sequence};
 
 /// Reads bytes of needles from a datacenter that has them.
@@ -23,14 +24,19 @@ pub trait RemoteBytes: Send + Sync {
     async fn before_append(&self) {}
 }
 
-/// Raises or lifts a bucket's fence in every other member datacenter (rule 18).
+/// Raises or lifts one attempt's fence of a bucket in every other member datacenter (rule 18).
 #[async_trait]
 pub trait RemoteBuckets: Send + Sync {
     /// One report for each other member, none left out.
     ///
     /// # Errors
     /// `RemoteError::Unreachable` naming the first member that can't be asked; others may have been fenced.
-    async fn fence(&self, bucket: BucketId, raised: bool) -> Result<Vec<FenceReport>, RemoteError>;
+    async fn fence(
+        &self,
+        bucket: BucketId,
+        attempt: FenceAttempt,
+        raised: bool,
+    ) -> Result<Vec<FenceReport>, RemoteError>;
 }
 
 /// What one datacenter says after it committed a fence in all its partitions.

@@ -3,10 +3,10 @@
 mod stack;
 
 use bytes::Bytes;
-use meridian_index::queries;
+use meridian_index::{FenceAttempt, queries};
 use meridian_object::{BucketSettings, FencePosition, FenceReport, ObjectError, StreamError, fence_bucket};
 use meridian_types::limits::CHUNK_SIZE_MAX;
-use meridian_types::{BucketName, DatacenterId, Fid, Incarnation, PartitionId, Sequence, partition_of};
+use meridian_types::{BucketName, DatacenterId, Fid, Incarnation, PartitionId, RequestId, Sequence, partition_of};
 use stack::{PARTITIONS, Stack, collect, delete_item, get_request, here, key, pattern};
 use tempfile::tempdir;
 
@@ -103,7 +103,8 @@ async fn a_fenced_bucket_takes_no_mutation() {
     let name = stack.bucket("fenced").await;
     stack.put(&name, "k", b"x").await.unwrap();
     let id = stack.objects.head_bucket(&name).await.unwrap().id;
-    let report = fence_bucket(&stack.meta, here(), id, true).await.unwrap();
+    let attempt = FenceAttempt { datacenter: here(), attempt: RequestId([7; 16]) };
+    let report = fence_bucket(&stack.meta, here(), id, attempt, true).await.unwrap();
     assert!(!report.empty);
     assert_eq!(report.positions.len(), usize::from(PARTITIONS));
     let written = partition_of(id, &key("k"), PARTITIONS);
@@ -112,7 +113,7 @@ async fn a_fenced_bucket_takes_no_mutation() {
     }
     assert!(matches!(stack.put(&name, "new", b"x").await, Err(ObjectError::BucketBeingDeleted(_))));
     assert_eq!(stack.get(&name, "k").await.unwrap(), b"x");
-    fence_bucket(&stack.meta, here(), id, false).await.unwrap();
+    fence_bucket(&stack.meta, here(), id, attempt, false).await.unwrap();
     stack.put(&name, "new", b"x").await.unwrap();
     stack.stop().await;
 }

@@ -11,7 +11,7 @@ use meridian_control::{Control, NodeReport, VolumeRecord};
 use meridian_env::HybridClock;
 use meridian_index::queries;
 use meridian_meta::Meta;
-use meridian_replicator::{Cursor, StreamState, WriteDelay, WritePressure, meta_watermark};
+use meridian_replicator::{Cursor, StableView, StreamState, WriteDelay, WritePressure, meta_watermark};
 use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
 use meridian_volume::VolumeSet;
 use meridian_wire::tls::Identity;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::siblings::Siblings;
 use crate::sources::Source;
 use crate::status::CachedReports;
-use crate::{ReplicationConfig, ReplicationError, blob_lane, closing, metadata_lane, siblings};
+use crate::{ReplicationConfig, ReplicationError, blob_lane, closing, metadata_lane, siblings, stable};
 
 /// Clocks of peers that are needed to call our own wrong.
 const PEERS_TO_JUDGE_MIN: usize = 2;
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub stopping: watch::Sender<bool>,
     /// What the destinations of our own writes say of their lag.
     pub pressure: Mutex<WritePressure>,
+    /// What every member has, as far as is known here.
+    pub stable: Mutex<StableView>,
 }
 
 impl Replication {
@@ -95,6 +97,7 @@ impl Replication {
             })
             .collect::<Result<BTreeMap<_, _>, ReplicationError>>()?;
         let siblings = Siblings::new(&config.siblings, &config.datacenter_name, identity, &config.timings)?;
+        let stable = Mutex::new(stable::view(&config, &meta));
         let inner = Arc::new(Inner {
             siblings,
             config,
@@ -111,6 +114,7 @@ impl Replication {
             reported: Mutex::default(),
             stopping: watch::Sender::new(false),
             pressure: Mutex::default(),
+            stable,
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {
@@ -125,6 +129,7 @@ impl Replication {
         for sibling in inner.siblings.iter().filter(|_| !inner.sources.is_empty()) {
             tasks.spawn(siblings::follow(Arc::clone(&inner), Arc::clone(sibling)));
         }
+        tasks.spawn(stable::run(Arc::clone(&inner)));
         Ok(Self { inner, tasks: Arc::new(Mutex::new(tasks)) })
     }
 

@@ -24,6 +24,7 @@ mod remote;
 mod service;
 mod siblings;
 mod sources;
+mod stable;
 mod status;
 mod wait;
 
@@ -36,5 +37,6 @@ pub use error::ReplicationError;
 pub use explain::{Explanation, VersionAt};
 pub use inventory::{CopyListing, NodeListing, VolumeListing};
 pub use service::ReplicationService;
+pub use stable::StableStatus;
 pub use status::{DatacenterStatus, LagCell, LagState, LinkStatus, ReplicationStatus, Verdict};
 pub use wait::{OriginPoint, WaitFailure, WaitReport, WaitRequest};

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::StatusCode;
+use meridian_index::FenceAttempt;
 use meridian_object::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
 use meridian_types::{BucketId, Fid, LogPosition, PartitionId};
 use meridian_wire::call;
@@ -117,9 +118,14 @@ impl Replication {
 
 #[async_trait]
 impl RemoteBuckets for Replication {
-    async fn fence(&self, bucket: BucketId, raised: bool) -> Result<Vec<FenceReport>, RemoteError> {
+    async fn fence(
+        &self,
+        bucket: BucketId,
+        attempt: FenceAttempt,
+        raised: bool,
+    ) -> Result<Vec<FenceReport>, RemoteError> {
         // All are asked to the end: a member that can't be reached must not keep another one's fence from being lifted.
-        let asked = self.inner.sources.values().map(|source| self.fence_at(source, bucket, raised));
+        let asked = self.inner.sources.values().map(|source| self.fence_at(source, bucket, attempt, raised));
         futures::future::join_all(asked).await.into_iter().collect()
     }
 }
@@ -171,13 +177,20 @@ impl Replication {
         here.chain(there).collect()
     }
 
-    async fn fence_at(&self, source: &Source, bucket: BucketId, raised: bool) -> Result<FenceReport, RemoteError> {
+    async fn fence_at(
+        &self,
+        source: &Source,
+        bucket: BucketId,
+        attempt: FenceAttempt,
+        raised: bool,
+    ) -> Result<FenceReport, RemoteError> {
         let unreachable =
             |reason: String| RemoteError::Unreachable { datacenter: source.peer.name.to_string(), reason };
         let request = FenceRequest {
             caller: self.inner.config.local.caller(),
             bucket: Bytes::copy_from_slice(&bucket.0),
             raised,
+            attempt: Bytes::copy_from_slice(&attempt.attempt.0),
         };
         let mut client = source.client();
         let deadline = self.inner.config.limits.call_deadline;

@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meridian_index::queries;
+use meridian_index::{FenceAttempt, queries};
 use meridian_replicator::{PullDecision, decide_pull};
 use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
-use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
+use meridian_types::{DatacenterId, Incarnation, PartitionId, RequestId, Timestamp};
 use meridian_wire::replication::replication_server::Replication as ReplicationRpc;
 use meridian_wire::replication::{
     AwaitReply, AwaitRequest, CloseNodeRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply,
@@ -268,9 +268,12 @@ impl ReplicationRpc for ReplicationService {
 
     async fn fence_bucket(&self, request: Request<FenceRequest>) -> Result<Response<FenceReply>, Status> {
         let request = request.into_inner();
-        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let (inner, peer) = self.inner(request.caller.as_ref())?;
         let bucket = fields::bucket("bucket", &request.bucket)?;
-        let report = meridian_object::fence_bucket(&inner.meta, inner.own(), bucket, request.raised)
+        let attempt = <[u8; 16]>::try_from(request.attempt.as_ref())
+            .map_err(|_| Status::invalid_argument("attempt: 16 bytes are needed"))?;
+        let attempt = FenceAttempt { datacenter: peer.datacenter, attempt: RequestId(attempt) };
+        let report = meridian_object::fence_bucket(&inner.meta, inner.own(), bucket, attempt, request.raised)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         // Behind the fence no mutation of the bucket follows, so heads read now cover all that came before it.

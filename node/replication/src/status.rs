@@ -203,6 +203,7 @@ pub(crate) fn node_report(inner: &Inner) -> StatusReply {
             delay_ms: delay.delay_ms,
             lag_ms: delay.lag_ms,
         }),
+        stamped_through: inner.clock.stamped_through().raw(),
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Planted {
     RemoteStampNotMerged,
     /// A local mutation is applied whatever has been applied before it (rule 9).
     StampOrderNotChecked,
+    /// Tombstones are dropped as soon as this datacenter's own log is closed past them (rule 14).
+    TombstoneDroppedEarly,
     /// A cursor moves over a batch whose last row is still to come.
     CursorBeforeRows,
     /// A LIST that goes on behind a key skips all that starts with that key.
@@ -26,18 +28,25 @@ pub enum Planted {
     CursorNotCompared,
     /// A volume that was not known before its first report is left out of the minimum (rule 13).
     UnknownVolumeIgnored,
+    /// Superseded bytes are released when all see the newer version, not when all have its bytes (rule 14).
+    ReclaimedAtStableMeta,
+    /// A member that has not reported yet is left out of the minimum instead of counted as zero (rule 15).
+    SilentMemberIgnored,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 11] = [
         Planted::WallClockWins,
         Planted::WallClockStamped,
         Planted::RemoteStampNotMerged,
         Planted::StampOrderNotChecked,
+        Planted::TombstoneDroppedEarly,
         Planted::CursorBeforeRows,
         Planted::ListLosesRange,
         Planted::CursorNotCompared,
         Planted::UnknownVolumeIgnored,
+        Planted::ReclaimedAtStableMeta,
+        Planted::SilentMemberIgnored,
     ];
 }
 

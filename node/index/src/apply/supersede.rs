@@ -36,6 +36,9 @@ impl<P: Plant> Apply<'_, '_, P> {
                 return Ok(());
             }
             (Merge::Incoming { concurrent }, existing) => {
+                let is_tombstone = |version: &ObjectVersion| u64::from(version.kind == VersionKind::Tombstone);
+                self.state.tombstones += is_tombstone(&incoming);
+                self.state.tombstones -= existing.as_ref().map_or(0, is_tombstone).min(self.state.tombstones);
                 self.view.put(row, incoming.encode());
                 match existing {
                     Some(existing) => (incoming, existing, concurrent),

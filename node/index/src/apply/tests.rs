@@ -3,5 +3,6 @@
 mod catalog;
 mod local;
 mod remote;
+mod stable;
 mod uploads;
 mod versions;

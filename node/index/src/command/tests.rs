@@ -1,7 +1,7 @@
 //! The durable forms of commands, responses and mutations.
 
 use bytes::Bytes;
-use meridian_replicator::{Batch, Cursor};
+use meridian_replicator::{Batch, Cursor, StableTimes};
 use meridian_types::{Incarnation, LogPosition};
 use proptest::prelude::{prop_assert_eq, proptest};
 
@@ -11,8 +11,8 @@ use super::{
 use crate::attributes::Change;
 use crate::rows::{Checksum, ChecksumAlgorithm, VersionId, VersionKind, VersionMode};
 use crate::testing::{
-    BUCKET, annotate, body, create_upload, dc, delete, key, put, put_if, remove, request, stamp, time, upload_id,
-    version,
+    BUCKET, annotate, attempt, body, create_upload, dc, delete, key, put, put_if, remove, request, stamp, time,
+    upload_id, version,
 };
 
 fn proposals() -> Vec<Proposal> {
@@ -44,8 +44,9 @@ fn commands() -> Vec<Command> {
         Command::Local(proposals()),
         Command::Remote(Batch { source: dc(2), after, entries, closed: time(8) }),
         Command::Close(time(300)),
-        Command::Fence { bucket: BUCKET, raised: true },
+        Command::Fence { bucket: BUCKET, attempt: attempt(1, 9), raised: true },
         Command::RaiseIncarnation { to: Incarnation(2) },
+        Command::Stable(StableTimes { meta: time(300), data: time(200), settled: time(100) }),
     ]
 }
 
@@ -83,6 +84,7 @@ fn responses_come_back() {
         Response::Remote(RemoteOutcome::Rejected { cursor, reason: "no".to_owned() }),
         Response::Closed(time(4)),
         Response::Done,
+        Response::Stable { more: true },
     ];
     for response in responses {
         assert_eq!(Response::decode(&response.encode()).unwrap(), response);
@@ -107,7 +109,7 @@ fn golden_bytes() {
     assert_eq!(hex::encode(annotated.encode()), GOLDEN_ANNOTATED);
 }
 
-const GOLDEN_COMMANDS: [&str; 5] = [
+const GOLDEN_COMMANDS: [&str; 6] = [
     "0b01000700000000000000000000000000000001010100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016100e907010000000000\
      000000000000000000000100000000000000000000000000000181068180c0c4e78a8d09a18695bb08e90781808080448080\
      8080e0f39f80050000000000000000000000000000000000000002020100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7016200ea\
@@ -120,8 +122,9 @@ const GOLDEN_COMMANDS: [&str; 5] = [
      0000000000000000000707010bb7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b70166000001016b01760010707da7",
     "0b010102020000000000000000000000000000000000000105656e747279088bf5e324",
     "0b0102ac028dfee1ec",
-    "0b0103b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7013d3387d8",
+    "0b0103b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b70100000000000000000000000000000009015c5c4658",
     "0b0104024d22f1d6",
+    "0b0105ac02c8016461e2330e",
 ];
 const GOLDEN_PUT: &str = "0100b7b7b7b7b7b7b7b7b7b7b7b7b7b7b7b701610000e9070100000000000000000000000000000001000000000000000000\
     00000000000181068180c0c4e78a8d09a18695bb08e907818080804480808080e0f39f8005000000";

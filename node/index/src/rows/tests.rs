@@ -1,19 +1,19 @@
 //! The durable forms of rows: sizes, golden bytes, damage.
 
-use meridian_replicator::Cursor;
+use meridian_replicator::{Cursor, StableTimes};
 use meridian_types::{BucketId, BucketName};
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{
     Checksum, ChecksumAlgorithm, ConflictRow, FenceRow, LostWrite, ObjectVersion, Part, PartSize, PartitionState,
-    ReclaimRow, Row, UploadChecksum, UploadRow, VersionId, VersionKind,
+    ReclaimRow, Row, StableRow, UploadChecksum, UploadRow, VersionId, VersionKind,
 };
 use crate::attributes::{Change, Retention, RetentionMode};
 use crate::catalog_rows::{
     AccessKey, BucketRow, BucketSettings, BucketState, DefaultRetention, ObjectLock, Secret, StoredBucket, UserRow,
     UserState, Versioning,
 };
-use crate::testing::{BUCKET, body, chunk, key, place, seen, stamp, time, upload_id, version};
+use crate::testing::{BUCKET, attempt, body, chunk, key, place, seen, stamp, time, upload_id, version};
 
 fn simple_object() -> ObjectVersion {
     let now = meridian_types::Timestamp::from_unix_ms(1_790_000_000_123);
@@ -52,6 +52,11 @@ fn bucket_row() -> BucketRow {
     BucketRow { name, id, deletions: 1, created, updated, owner, state, settings }
 }
 
+fn stable_row() -> StableRow {
+    let times = StableTimes { meta: time(300), data: time(200), settled: time(100) };
+    StableRow { times, released: seen(&[(1, 7), (2, 5)]) }
+}
+
 fn user_row() -> UserRow {
     UserRow {
         name: "alice".to_owned(),
@@ -83,7 +88,8 @@ fn golden_bytes() {
         (version(stamp(300, 1), 1, &[], VersionKind::Tombstone).to_record(), GOLDEN_TOMBSTONE),
         (full_object().to_record(), GOLDEN_FULL_OBJECT),
         (PartitionState { greatest: time(9), ..PartitionState::default() }.to_record(), GOLDEN_STATE),
-        (FenceRow { raised: true }.to_record(), GOLDEN_FENCE),
+        (FenceRow { attempts: vec![attempt(2, 9)] }.to_record(), GOLDEN_FENCE),
+        (stable_row().to_record(), GOLDEN_STABLE),
         (StoredBucket { row: bucket_row(), origin: place(3), cursors: seen(&[(2, 7)]) }.to_record(), GOLDEN_BUCKET),
         (user_row().to_record(), GOLDEN_USER),
     ];
@@ -100,8 +106,9 @@ const GOLDEN_FULL_OBJECT: &str = "0101808080808080808010fe01808080808080808010fe
     2f706c61696e000000000001016102c3a901016b00000000000101808080808020000181068780c0c4e78a8d09a18695bb08\
     ef07878080804480808080e0f39f800502018080800301080909090909090909904e01010809090909090909090102080101\
     0101010101010101000001808080808080808010030100000003010100022917d6c0";
-const GOLDEN_STATE: &str = "040109000001000000000000000000000000000000000000000000000047c6ed26";
-const GOLDEN_FENCE: &str = "1401019e61d16f";
+const GOLDEN_STATE: &str = "040109000001000000000000000000000000000000000000000000000000c0c7eac7";
+const GOLDEN_FENCE: &str = "1401010200000000000000000000000000000009b745e86a";
+const GOLDEN_STABLE: &str = "1e01ac02c80164020100070200056e557a46";
 const GOLDEN_BUCKET: &str = "0a010670686f746f73ab9511d9bc38190579d0abbc1badbe96010401090205616c69636501010103323030010464632d6101\
     010007000003010200075ae7846d";
 const GOLDEN_USER: &str = "150105616c69636502613105416c696365010361406200010102414b0468757368000301268c22bf";
@@ -140,7 +147,8 @@ fn every_row_comes_back_and_every_flip_and_cut_is_refused() {
     check_round_trip(&ConflictRow::Object { bucket, key: key("k"), winner, loser, lost });
     let (name, lost) = (bucket_row().name, Box::new(bucket_row()));
     check_round_trip(&ConflictRow::Bucket { name, winner, loser, lost });
-    check_round_trip(&FenceRow { raised: true });
+    check_round_trip(&FenceRow { attempts: vec![attempt(1, 3), attempt(2, 9)] });
+    check_round_trip(&stable_row());
     check_round_trip(&PartitionState { cursors: seen(&[(2, 5)]), ..PartitionState::default() });
     check_round_trip(&StoredBucket { row: bucket_row(), origin: place(1), cursors: seen(&[]) });
     check_round_trip(&user_row());

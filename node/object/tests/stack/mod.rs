@@ -202,7 +202,12 @@ impl RemoteBytes for Elsewhere {
 
 #[async_trait]
 impl RemoteBuckets for Elsewhere {
-    async fn fence(&self, bucket: BucketId, raised: bool) -> Result<Vec<FenceReport>, RemoteError> {
+    async fn fence(
+        &self,
+        bucket: BucketId,
+        _: meridian_index::FenceAttempt,
+        raised: bool,
+    ) -> Result<Vec<FenceReport>, RemoteError> {
         self.fences.lock().push((bucket, raised));
         self.reachable()?;
         let reports = self.reports.lock().clone();

@@ -6,7 +6,9 @@ use meridian_types::{BucketId, EntryHash, Incarnation, RequestId, Sequence, Stam
 use crate::kv::{KvRead, WriteSet};
 use crate::machine::{CONFLICTS_KEPT_MAX, REQUESTS_REMEMBERED_MAX};
 use crate::rows::Row;
-use crate::testing::{BUCKET, Group, body, chunk, dc, delete, key, place, put, put_if, request, seen, stamp, time};
+use crate::testing::{
+    BUCKET, Group, attempt, body, chunk, dc, delete, key, place, put, put_if, request, seen, stamp, time,
+};
 use crate::{
     Command, Condition, Mutation, Operation, Outcome, Proposal, ReclaimRow, Response, VersionId, VersionKind,
     VersionMode, keys, queries,
@@ -53,11 +55,11 @@ fn an_overwrite_and_a_delete_keep_the_superseded_row_whole() {
     assert_eq!(group.propose(delete("a")), deleted(stamp(4, 1), false));
     assert_eq!(group.propose(delete("never")), deleted(stamp(5, 1), false));
 
-    let queue = queries::reclaimable(&group.kv, stamp(9, 254), 9).unwrap();
+    let queue = queries::superseded(&group.kv, time(9), 9).unwrap();
     let queued: Vec<_> = queue.into_iter().map(|found| (found.superseding, found.key, found.row)).collect();
     let wanted = [(stamp(2, 1), first), (stamp(3, 1), second)];
     assert_eq!(queued, wanted.map(|(superseding, row)| (superseding, key("a"), ReclaimRow::Version(row))));
-    assert_eq!(queries::reclaimable(&group.kv, stamp(2, 1), 9).unwrap().len(), 1);
+    assert_eq!(queries::superseded(&group.kv, time(2), 9).unwrap().len(), 1);
     assert!(queries::conflicts(&group.kv, None, 9).unwrap().is_empty());
 }
 
@@ -169,7 +171,7 @@ fn versions_stay_and_the_greatest_stamp_is_current() {
 fn a_fenced_bucket_refuses_mutations_until_the_fence_is_lifted() {
     let mut group = Group::new(1);
     group.propose(put("a", 1));
-    let fence = |raised| Command::Fence { bucket: BUCKET, raised };
+    let fence = |raised| Command::Fence { bucket: BUCKET, attempt: attempt(1, 1), raised };
     for _ in 0..2 {
         assert_eq!(group.apply(&fence(true)), Response::Done);
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use meridian_replicator::{Batch, Cursor, CursorVector, LogEntry};
 use meridian_types::{Incarnation, LogPosition, Sequence, Stamp};
 
-use crate::testing::{BUCKET, Group, body, dc, delete, key, put, put_if, seen, stamp, time};
+use crate::testing::{BUCKET, Group, attempt, body, dc, delete, key, put, put_if, seen, stamp, time};
 use crate::{
     Command, Condition, ConflictRow, LostWrite, Mutation, Outcome, ReclaimRow, RemoteOutcome, VersionKind, VersionMode,
     queries,
@@ -91,7 +91,7 @@ fn concurrent_writes_converge_and_the_loser_is_recorded_and_kept_whole() {
         };
         assert_eq!(queries::conflicts(&group.kv, None, 9).unwrap(), [conflict]);
         assert!(queries::conflicts(&group.kv, Some(lost.stamp), 9).unwrap().is_empty());
-        let queue = queries::reclaimable(&group.kv, won.stamp, 9).unwrap();
+        let queue = queries::superseded(&group.kv, won.stamp.timestamp, 9).unwrap();
         assert_eq!((queue.len(), queue[0].superseding), (1, won.stamp));
         assert_eq!(queue[0].row, ReclaimRow::Version(lost.clone()));
     }
@@ -128,7 +128,7 @@ fn conditions_and_fences_do_not_hold_a_remote_entry() {
     b.propose(put("x", 1));
     a.apply(&Command::Close(time(9)));
     a.propose(put_if("x", 2, Condition::Absent));
-    b.apply(&Command::Fence { bucket: BUCKET, raised: true });
+    b.apply(&Command::Fence { bucket: BUCKET, attempt: attempt(1, 1), raised: true });
     b.pull(&a);
     assert_eq!(b.object("x").unwrap().body().unwrap(), &body(2));
 }

@@ -4,7 +4,7 @@ use md5::{Digest, Md5};
 use meridian_types::limits::PART_SIZE_MIN;
 use meridian_types::{Sequence, UploadId};
 
-use crate::testing::{BUCKET, Group, chunk, create_upload, dc, key, put, stamp, time, upload_id};
+use crate::testing::{BUCKET, Group, attempt, chunk, create_upload, dc, key, put, stamp, time, upload_id};
 use crate::{
     Checksum, ChecksumAlgorithm, Command, Condition, Operation, Outcome, Part, PartChoice, PartSize, ReclaimRow,
     VersionId, VersionMode, queries,
@@ -56,7 +56,7 @@ fn uploading() -> (Group, UploadId) {
 }
 
 fn queued_parts(group: &Group) -> Vec<(u16, Part)> {
-    let queue = queries::reclaimable(&group.kv, stamp(u64::MAX, 254), 99).unwrap();
+    let queue = queries::superseded(&group.kv, time(u64::MAX), 99).unwrap();
     let part = |row| match row {
         ReclaimRow::Part { number, part, .. } => Some((number, part)),
         ReclaimRow::Version(_) => None,
@@ -109,7 +109,7 @@ fn a_repeated_complete_gets_the_same_answer_and_changes_nothing() {
     assert!(matches!(outcome, Outcome::Completed { .. }));
     group.propose(put("k", 99));
     assert_eq!(group.propose(complete(upload, &[(1, 1)])), outcome);
-    group.apply(&Command::Fence { bucket: BUCKET, raised: true });
+    group.apply(&Command::Fence { bucket: BUCKET, attempt: attempt(1, 1), raised: true });
     assert_eq!(group.propose(complete(upload, &[(2, 2)])), outcome);
     assert_eq!(group.object("k").unwrap().body().unwrap().size, 1099, "the later write stands");
     assert_eq!(group.rows_of(b'l').len(), 2);
@@ -179,7 +179,7 @@ fn a_part_retried_under_its_request_does_not_reclaim_itself() {
 #[test]
 fn a_fence_refuses_uploads_but_lets_them_be_aborted() {
     let (mut group, upload) = uploading();
-    group.apply(&Command::Fence { bucket: BUCKET, raised: true });
+    group.apply(&Command::Fence { bucket: BUCKET, attempt: attempt(1, 1), raised: true });
     assert_eq!(group.propose(create_upload("k", upload_id(1, 8))), Outcome::Fenced);
     assert_eq!(group.propose(put_part(upload, 1, part(1, 1))), Outcome::Fenced);
     assert_eq!(group.propose(complete(upload, &[(1, 1)])), Outcome::Fenced);

@@ -23,7 +23,7 @@ fn etag(group: &Group) -> Option<String> {
 }
 
 fn queued(group: &Group) -> Vec<Stamp> {
-    let queue = queries::reclaimable(&group.kv, stamp(u64::MAX, 254), 99).unwrap();
+    let queue = queries::superseded(&group.kv, time(u64::MAX), 99).unwrap();
     let stamp = |row| match row {
         ReclaimRow::Version(version) => version.stamp,
         ReclaimRow::Part { .. } => panic!(),
