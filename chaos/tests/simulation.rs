@@ -1,10 +1,10 @@
-//! Runs the simulation over many seeds: `SEEDS=n` of them (200 by default), or the one that `SEED=k` names.
+//! Runs the simulation over many seeds: `SEEDS=n` of them (500 by default), or the one that `SEED=k` names.
 //!
 //! Invariant: a run over many seeds passes only if every fault struck and every checker looked at something.
 
 use meridian_chaos::{Failure, Options, PlantedBug, Report, Tally, run_seed};
 
-const SEEDS_DEFAULT: u64 = 200;
+const SEEDS_DEFAULT: u64 = 500;
 /// Every so many seeds one is run twice.
 const REPEATED_EVERY: u64 = 50;
 /// With fewer seeds than this a fault may well have been drawn never.
