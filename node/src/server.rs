@@ -170,7 +170,6 @@ impl RunningNode {
             clock,
             metrics: Arc::clone(&metrics),
             gossip: gossip.clone(),
-            replication: replication.clone(),
         });
         let rest_config = RestConfig {
             view: Arc::clone(&view) as Arc<dyn NodeView>,
@@ -391,7 +390,6 @@ struct View {
     clock: Arc<HybridClock>,
     metrics: Arc<NodeMetrics>,
     gossip: Arc<ChitchatMembership>,
-    replication: Replication,
 }
 
 #[async_trait]

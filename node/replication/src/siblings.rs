@@ -107,7 +107,9 @@ pub(crate) async fn follow(inner: Arc<Inner>, sibling: Arc<Sibling>) {
     let (mut known_version, mut pause) = (0, limits.backoff_min);
     loop {
         let wait_ms = limits.long_poll.as_millis() as u32;
-        let request = VolumesRequest { caller: inner.config.local.caller(), known_version, wait_ms };
+        // Only another datacenter mirrors volumes, and so has a lag to tell.
+        let caller = inner.config.local.caller();
+        let request = VolumesRequest { caller, known_version, wait_ms, durable_through: 0 };
         let mut client = sibling.client();
         let deadline = limits.long_poll + limits.call_grace;
         let reply = call(deadline, request, |request| async move { client.node_volumes(request).await }).await;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::ReplicationConfig;
 use crate::driver::{Inner, Replication};
 use crate::error::reason_of;
-use crate::status::own_report;
+use crate::status::node_report;
 
 /// Time between two rounds.
 const ROUND_INTERVAL: Duration = Duration::from_secs(2);
@@ -65,7 +65,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 async fn hear_members(inner: &Inner) {
     let asked = inner.sources.values().map(|source| async move {
-        let request = StatusRequest { caller: inner.config.local.caller() };
+        // Watermarks are committed: every node of a datacenter has the same.
+        let request = StatusRequest { caller: inner.config.local.caller(), node_only: true };
         let mut client = source.client();
         let reply = call(REPORT_DEADLINE, request, |request| async move { client.status(request).await }).await;
         (source.id(), reply)
@@ -76,7 +77,7 @@ async fn hear_members(inner: &Inner) {
             Err(status) => tracing::debug!(%member, reason = reason_of(&status), "a member was not heard"),
         }
     }
-    let own = member_report(inner.own(), &own_report(inner));
+    let own = member_report(inner.own(), &node_report(inner));
     inner.stable.lock().report(own);
 }
 
