@@ -104,6 +104,7 @@ pub struct Cluster {
     ca_pem: String,
     pub nodes: BTreeMap<NodeId, Node>,
     lives: u64,
+    acknowledge_max: Duration,
     /// What was acknowledged: volume counter, key, length of the data.
     pub acknowledged: Vec<(u32, u64, usize)>,
 }
@@ -114,6 +115,11 @@ pub const T: NodeId = NodeId(3);
 
 impl Cluster {
     pub async fn start(nodes: u32) -> Cluster {
+        Self::start_with(nodes, Duration::from_secs(20)).await
+    }
+
+    /// A secondary has `acknowledge_max` for each batch.
+    pub async fn start_with(nodes: u32, acknowledge_max: Duration) -> Cluster {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -126,6 +132,7 @@ impl Cluster {
             ca_pem,
             nodes: BTreeMap::new(),
             lives: 0,
+            acknowledge_max,
             acknowledged: Vec::new(),
         };
         for node in 1..=nodes {
@@ -151,7 +158,7 @@ impl Cluster {
         let directory = tempfile::tempdir().unwrap();
         let volumes = VolumeSet::open(directory.path(), RealDisk::new(), clock()).unwrap();
         let local = LocalNode { cluster, datacenter: datacenter(), node };
-        let config = ReplicasConfig { local, boot_counter: 999, timings: timings() };
+        let config = ReplicasConfig { local, boot_counter: 999, timings: timings(self.acknowledge_max) };
         let replicas = Replicas::new(config, Some(identity), volumes);
         replicas.attach(Arc::new(self.registry.clone()));
         replicas
@@ -170,7 +177,7 @@ impl Cluster {
         let disk = FaultDisk::new(RealDisk::new());
         let volumes = VolumeSet::open(&self.path(node), disk.clone(), clock()).unwrap();
         let local = LocalNode { cluster: CLUSTER, datacenter: datacenter(), node };
-        let config = ReplicasConfig { local, boot_counter: self.lives, timings: timings() };
+        let config = ReplicasConfig { local, boot_counter: self.lives, timings: timings(self.acknowledge_max) };
         let identity = self.identity(&server_name(&node_name(node), &datacenter_name()));
         let replicas = Replicas::new(config, Some(identity.clone()), volumes);
         replicas.attach(Arc::new(self.registry.clone()));
@@ -312,12 +319,9 @@ impl Cluster {
     }
 }
 
-fn timings() -> ReplicaTimings {
-    ReplicaTimings {
-        acknowledge_max: Duration::from_millis(800),
-        fence_max: Duration::from_millis(1500),
-        ..ReplicaTimings::default()
-    }
+/// Patient, for a disk that others keep busy must not fail an append here.
+fn timings(acknowledge_max: Duration) -> ReplicaTimings {
+    ReplicaTimings { acknowledge_max, fence_max: Duration::from_secs(4), ..ReplicaTimings::default() }
 }
 
 pub fn clock() -> Arc<HybridClock> {
