@@ -10,6 +10,7 @@ mod objects;
 mod remote;
 mod supersede;
 mod uploads;
+mod users;
 
 use bytes::Bytes;
 use meridian_replicator::{LogEntry, OriginCursor};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use meridian_control::Control;
 use meridian_env::HybridClock;
 use meridian_meta::Meta;
+use meridian_sigv4::ClusterKey;
 use meridian_store::GroupView;
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{BucketId, DatacenterId, DatacenterName, ObjectKey, PartitionId, ReplicaCode, partition_of};
@@ -17,6 +18,7 @@ use meridian_volume::VolumeSet;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::identity::Identities;
 use crate::propose::meta_error;
 use crate::{ObjectError, RemoteBuckets, RemoteBytes};
 
@@ -37,6 +39,10 @@ pub struct ObjectsConfig {
     pub default_code: ReplicaCode,
     /// Most bytes of chunks held in memory by all running requests; raised to two chunks if it is less.
     pub chunk_budget_bytes: usize,
+    /// How many datacenters the cluster has, this one included (rule 24).
+    pub datacenters: u8,
+    /// Seals secret keys; the same in every datacenter.
+    pub cluster_key: ClusterKey,
 }
 
 /// Cheap to clone; all clones share the byte budget.
@@ -57,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) buckets: Arc<dyn RemoteBuckets>,
     /// Buckets whose deletion runs on this node: two at once would lift each other's fences (rule 18).
     pub(crate) deleting: Mutex<HashSet<BucketId>>,
+    pub(crate) identities: Identities,
     budget: Arc<Semaphore>,
 }
 
@@ -73,8 +80,19 @@ impl Objects {
         assert!(config.partitions > 0, "a cluster has at least one partition");
         let permits = config.chunk_budget_bytes.clamp(CHUNK_BUDGET_BYTES_MIN, Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(permits));
-        let deleting = Mutex::new(HashSet::new());
-        Self { inner: Arc::new(Inner { config, meta, volumes, control, clock, remote, buckets, deleting, budget }) }
+        let inner = Inner {
+            config,
+            meta,
+            volumes,
+            control,
+            clock,
+            remote,
+            buckets,
+            deleting: Mutex::new(HashSet::new()),
+            identities: Identities::default(),
+            budget,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     pub fn datacenter(&self) -> DatacenterId {

@@ -82,7 +82,7 @@ pub(crate) async fn authorize(
     expected_owner: Option<&str>,
 ) -> S3Result<Option<BucketRow>> {
     let principal = principal_of(extensions)?;
-    if principal.admin && expected_owner.is_none() {
+    if principal.is_admin() && expected_owner.is_none() {
         return Ok(None); // the operation itself finds out whether the bucket exists
     }
     let context = context_of(extensions).map(Arc::as_ref);
@@ -91,7 +91,7 @@ pub(crate) async fn authorize(
 }
 
 fn may_use(principal: &Principal, owner: &str, expected_owner: Option<&str>) -> bool {
-    (principal.admin || principal.owner == owner) && expected_owner.is_none_or(|expected| expected == owner)
+    (principal.is_admin() || principal.owner() == owner) && expected_owner.is_none_or(|expected| expected == owner)
 }
 
 #[cfg(test)]
@@ -99,12 +99,7 @@ mod tests {
     use super::*;
 
     fn principal(owner: &str, admin: bool) -> Principal {
-        Principal {
-            secret_key: meridian_sigv4::SecretKey::new("s"),
-            owner: owner.to_owned(),
-            display_name: owner.to_owned(),
-            admin,
-        }
+        crate::testing::principal(owner, admin)
     }
 
     #[test]

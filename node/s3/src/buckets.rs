@@ -76,7 +76,7 @@ impl Gateway {
             object_lock: locks.then(ObjectLock::default),
             ..BucketSettings::default()
         };
-        let outcome = self.objects.create_bucket(&name, settings, &principal.owner).await;
+        let outcome = self.objects.create_bucket(&name, settings, principal.owner()).await;
         let outcome = outcome.map_err(failed(&request.extensions))?;
         if outcome.existed {
             return Err(already_owned());
@@ -137,12 +137,12 @@ impl Gateway {
 
 /// S3's form of an account.
 pub(crate) fn owner(principal: &Principal) -> dto::Owner {
-    dto::Owner { id: Some(principal.owner.clone()), display_name: Some(principal.display_name.clone()) }
+    dto::Owner { id: Some(principal.owner().to_owned()), display_name: Some(principal.identity.display_name.clone()) }
 }
 
 /// S3's form of a bucket's owner, who is told by name only to themselves.
 pub(crate) fn row_owner(row: &BucketRow, principal: &Principal) -> dto::Owner {
-    if row.owner == principal.owner {
+    if row.owner == principal.owner() {
         return owner(principal);
     }
     dto::Owner { id: Some(row.owner.clone()), display_name: Some(row.owner.clone()) }
@@ -161,7 +161,7 @@ fn bucket_page(
     after: Option<&str>,
     limit: usize,
 ) -> BucketPage {
-    rows.retain(|row| principal.admin || row.owner == principal.owner);
+    rows.retain(|row| principal.is_admin() || row.owner == principal.owner());
     rows.retain(|row| prefix.is_none_or(|prefix| row.name.as_str().starts_with(prefix)));
     rows.retain(|row| after.is_none_or(|after| row.name.as_str() > after));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
@@ -177,6 +177,7 @@ pub(crate) const PAGE_MAX: usize = LIST_PAGE_MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::principal;
     use meridian_object::BucketState;
     use meridian_types::{BucketId, BucketName, DatacenterId, Stamp, Timestamp};
 
@@ -192,12 +193,8 @@ mod tests {
             owner: owner.to_owned(),
             state: BucketState::Active,
             settings: BucketSettings::default(),
+            changes: Default::default(),
         }
-    }
-
-    fn principal(owner: &str, admin: bool) -> Principal {
-        let secret_key = meridian_sigv4::SecretKey::new("s");
-        Principal { secret_key, owner: owner.to_owned(), display_name: owner.to_uppercase(), admin }
     }
 
     fn names(page: &BucketPage) -> Vec<&str> {

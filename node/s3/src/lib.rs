@@ -43,6 +43,8 @@ mod put;
 mod respond;
 mod server;
 mod tagging;
+#[cfg(test)]
+mod testing;
 mod versioning;
 mod wire_values;
 mod xml_body;

@@ -87,7 +87,7 @@ impl Responder {
     ) {
         let (status, operation, id) = (answer.status().as_u16(), context.operation(), context.id.as_str());
         let response_bytes = announced(answer.headers());
-        let owner = context.principal().map(|principal| principal.owner.as_str());
+        let owner = context.principal().map(|principal| principal.identity.id.as_str());
         let latency_us = latency.as_micros() as u64;
         if answer.status().is_server_error() {
             tracing::info!(id, %method, path, operation, owner, status, latency_us, request_bytes, response_bytes, "access");

@@ -37,6 +37,7 @@ pub enum RecordKind {
     UserRow = 21,
     GroupSnapshot = 22,
     VolumeState = 23,
+    GroupRow = 40,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

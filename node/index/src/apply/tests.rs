@@ -4,4 +4,5 @@ mod catalog;
 mod local;
 mod remote;
 mod uploads;
+mod users;
 mod versions;

@@ -105,6 +105,8 @@ impl Stack {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let config = ObjectsConfig {
+            datacenters: 3,
+            cluster_key: meridian_sigv4::ClusterKey::new([7; 32]),
             datacenter: here(),
             partitions: PARTITIONS,
             region: "dc-a".parse().unwrap(),

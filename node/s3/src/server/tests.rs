@@ -86,12 +86,8 @@ struct Users;
 #[async_trait]
 impl CredentialsProvider for Users {
     async fn principal(&self, access_key: &str) -> Result<Option<Principal>, CredentialsError> {
-        let principal = || Principal {
-            secret_key: SecretKey::new(SECRET),
-            owner: "ann".to_owned(),
-            display_name: "Ann".to_owned(),
-            admin: true,
-        };
+        let identity = Arc::new(crate::testing::identity("ann", true));
+        let principal = || Principal { secret_key: SecretKey::new(SECRET), identity };
         Ok((access_key == ACCESS).then(principal))
     }
 }
