@@ -115,7 +115,7 @@ fn join_buckets(existing: StoredBucket, incoming: &StoredBucket) -> StoredBucket
 /// Registers from few enough names and stamps that they meet; a value is a function of its stamp.
 fn any_registers() -> impl Strategy<Value = Registers<u64>> {
     proptest::collection::btree_map("[abc]", 1u64..9, 0..4).prop_map(|names| {
-        let register = |raw: u64| Register { value: (raw % 3 > 0).then_some(raw), changed: stamp(raw, 1) };
+        let register = |raw: u64| Register { value: (!raw.is_multiple_of(3)).then_some(raw), changed: stamp(raw, 1) };
         names.into_iter().map(|(name, raw)| (name, register(raw))).collect()
     })
 }
@@ -204,7 +204,7 @@ proptest! {
     fn merge_group_is_commutative_and_idempotent(a in any_registers(), b in any_registers(), x in 1u64..9, y in 1u64..9) {
         let group = |policies: &Registers<u64>, raw: u64| GroupRow {
             name: "g".to_owned(),
-            state: if raw % 2 == 0 { UserState::Active } else { UserState::Deleted },
+            state: if raw.is_multiple_of(2) { UserState::Active } else { UserState::Deleted },
             state_changed: stamp(raw, 1),
             policies: mapped(policies, |raw| raw.to_string()),
             updated: stamp(9, 1),
