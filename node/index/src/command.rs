@@ -282,7 +282,6 @@ pub enum Mutation {
     },
     Bucket(BucketRow),
     User(UserRow),
-    Group(GroupRow),
     /// The version with this stamp is gone for good; a removed null version is an `Object` that is a tombstone.
     Removed {
         bucket: BucketId,
@@ -296,6 +295,7 @@ pub enum Mutation {
         key: ObjectKey,
         row: Box<ObjectVersion>,
     },
+    Group(GroupRow),
 }
 
 /// The newest known form of an encoded mutation.
