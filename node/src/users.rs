@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meridian_object::{ADMINISTRATOR, Identity, Objects};
+use meridian_object::{Identity, Objects};
 use meridian_rest::AdminKeys;
 use meridian_s3::{CatalogUsers, CredentialsError, CredentialsProvider, Principal};
 use meridian_sigv4::SecretKey;
@@ -23,18 +23,9 @@ pub struct Users {
 
 impl Users {
     pub fn new(secrets: &Secrets, objects: Objects) -> Self {
-        let identity = Identity {
-            name: ADMINISTRATOR.to_owned(),
-            id: ADMINISTRATOR.to_owned(),
-            display_name: ADMINISTRATOR.to_owned(),
-            email: None,
-            tenant: None,
-            account: ADMINISTRATOR.to_owned(),
-            admin: true,
-            policies: Vec::new(),
-        };
         let secret_key = SecretKey::new(secrets.secret_key.as_str());
-        let administrator = Principal { secret_key, identity: Arc::new(identity) };
+        let administrator =
+            Principal { secret_key, identity: Arc::new(Identity::administrator()), session_policy: None };
         Self { access_key: secrets.access_key.clone(), administrator, catalog: CatalogUsers::new(objects) }
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::objects::Inner;
 use crate::propose::meta_error;
 use crate::read_row::index_error;
-use crate::user::unsealed_text;
+use crate::user::{ADMINISTRATOR, unsealed_text};
 use crate::{ObjectError, Objects};
 
 /// Most access keys that are remembered; past it all are forgotten at once.
@@ -41,6 +41,21 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The user that the cluster was made with.
+    pub fn administrator() -> Self {
+        let name = ADMINISTRATOR.to_owned();
+        Self {
+            id: name.clone(),
+            display_name: name.clone(),
+            account: name.clone(),
+            name,
+            email: None,
+            tenant: None,
+            admin: true,
+            policies: Vec::new(),
+        }
+    }
+
     /// Whether it is an account of its own, which may do everything with what is its.
     pub fn is_account(&self) -> bool {
         self.account == self.id
@@ -155,6 +170,7 @@ impl Inner {
             return Ok(people);
         }
         let mut people = People::default();
+        people.by_id.insert(ADMINISTRATOR.to_owned(), Arc::new(Identity::administrator()));
         for user in queries::users(&view).map_err(index_error)? {
             let identity = Arc::new(identity(&view, user)?);
             if let Some(email) = &identity.email {

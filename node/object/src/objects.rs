@@ -104,6 +104,11 @@ impl Objects {
         &self.inner.config.region
     }
 
+    /// The node's wall clock, in milliseconds since the Unix epoch.
+    pub fn now_unix_ms(&self) -> u64 {
+        self.inner.now_unix_ms()
+    }
+
     /// Bytes of the chunk budget that are free now; for metrics.
     pub fn chunk_budget_free_bytes(&self) -> usize {
         self.inner.budget.available_permits()

@@ -19,6 +19,6 @@ impl CredentialsProvider for CatalogUsers {
     async fn principal(&self, access_key: &str) -> Result<Option<Principal>, CredentialsError> {
         let holder = self.0.key_holder(access_key).await;
         let holder = holder.map_err(|failure| CredentialsError(failure.to_string()))?;
-        Ok(holder.map(|KeyHolder { identity, secret_key }| Principal { secret_key, identity }))
+        Ok(holder.map(|KeyHolder { identity, secret_key }| Principal { secret_key, identity, session_policy: None }))
     }
 }

@@ -72,6 +72,8 @@ impl Default for GatewayLimits {
 pub struct Principal {
     pub secret_key: SecretKey,
     pub identity: Arc<Identity>,
+    /// What a session may do at most; `None` outside of one, or in one that was not narrowed.
+    pub session_policy: Option<Arc<str>>,
 }
 
 impl Principal {

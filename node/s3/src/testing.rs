@@ -22,5 +22,5 @@ pub(crate) fn identity(name: &str, admin: bool) -> Identity {
 }
 
 pub(crate) fn principal(name: &str, admin: bool) -> Principal {
-    Principal { secret_key: SecretKey::new("s"), identity: Arc::new(identity(name, admin)) }
+    Principal { secret_key: SecretKey::new("s"), identity: Arc::new(identity(name, admin)), session_policy: None }
 }
