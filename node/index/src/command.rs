@@ -268,10 +268,6 @@ pub enum RemoteOutcome {
 }
 
 /// What the replication log carries: a change that merges into any state.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most mutations are objects, and a box would cost each apply an allocation"
-)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation {
     Object {

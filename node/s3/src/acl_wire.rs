@@ -41,10 +41,6 @@ impl<'a> AclRequest<'a> {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.canned.is_none() && self.document.is_none() && self.headers.iter().all(Option::is_none)
-    }
-
     /// The list that it asks for; `None` when it asks for none.
     ///
     /// # Errors

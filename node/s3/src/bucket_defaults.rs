@@ -3,14 +3,13 @@
 //!
 //! Invariants: every question is answered only for a bucket that exists and that the request may use.
 
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use meridian_policy::Acl;
 use meridian_types::BucketName;
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
 use crate::acl_wire::{grants, object_acl, owner_of};
-use crate::errors::error_with_status;
 use crate::gateway::{Gateway, failed};
 use crate::get::plain_read;
 use crate::guard::ownership;
@@ -42,11 +41,6 @@ answers! {
         => Ok(dto::ListBucketInventoryConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
     on_list_bucket_metrics_configurations, ListBucketMetricsConfigurationsInput, ListBucketMetricsConfigurationsOutput
         => Ok(dto::ListBucketMetricsConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
-}
-
-/// 404s that s3s has under another status or not at all.
-fn absent(code: &'static str, message: &'static str) -> s3s::S3Error {
-    error_with_status(code, StatusCode::NOT_FOUND, message)
 }
 
 impl Gateway {
@@ -85,17 +79,5 @@ impl Gateway {
         let acl = if ownership(&row)?.is_enforced() { Acl::private(&owner) } else { acl };
         let (grants, owner) = (Some(grants(&self.objects, &acl)), Some(owner_of(&self.objects, &owner)));
         Ok(S3Response::new(dto::GetObjectAclOutput { grants, owner, request_charged: None }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn absent_configurations_are_404() {
-        let failure = absent("ServerSideEncryptionConfigurationNotFoundError", "none");
-        assert_eq!(failure.status_code(), Some(StatusCode::NOT_FOUND));
-        assert_eq!(failure.code().as_str(), "ServerSideEncryptionConfigurationNotFoundError");
     }
 }

@@ -30,10 +30,13 @@ const POLICIES_MAX: usize = 1024;
 /// Keys that ask for the tags of an object that is there, lower case.
 const EXISTING_TAG: &str = "s3:existingobjecttag/";
 
+/// A bucket's name (none for a policy of a user) and the document.
+type PolicyId = (String, Arc<str>);
+
 /// Decides on requests.
 pub(crate) struct Guard {
     objects: Objects,
-    policies: Mutex<HashMap<(String, Arc<str>), Arc<Policy>>>,
+    policies: Mutex<HashMap<PolicyId, Arc<Policy>>>,
 }
 
 /// What a bucket's configuration says of access.
@@ -119,7 +122,6 @@ impl Guard {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one question")]
     async fn may_use_object(
         &self,
         who: Caller<'_>,

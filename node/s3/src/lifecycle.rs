@@ -190,7 +190,7 @@ fn positive(what: &str, days: Option<i32>) -> S3Result<()> {
 
 /// An id that a rule without one keeps as long as it says the same.
 fn made_id(rule: &dto::LifecycleRule) -> S3Result<String> {
-    let lifecycle = dto::BucketLifecycleConfiguration { rules: vec![rule.clone()], ..Default::default() };
+    let lifecycle = dto::BucketLifecycleConfiguration { rules: vec![rule.clone()] };
     let mut hasher = DefaultHasher::new();
     to_text(&lifecycle)?.hash(&mut hasher);
     Ok(format!("rule-{:016x}", hasher.finish()))
