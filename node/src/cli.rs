@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use meridian_types::ReplicaCode;
 
+pub use crate::cli_users::{BucketCommand, GroupCommand, KeyCommand, PolicyCommand, UserCommand};
+
 /// Meridian: an object store that spans datacenters.
 #[derive(Debug, Parser)]
 #[command(name = "meridian", version, propagate_version = true)]
@@ -49,6 +51,15 @@ pub enum Command {
     /// How far each datacenter is behind, and waiting for it.
     #[command(subcommand)]
     Replication(ReplicationCommand),
+    /// Users, their access keys and policies.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Groups of users.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Buckets, as an administrator sees them.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Measure PUT, GET, mixed and LIST against a cluster, verifying what is read.
     Bench(BenchArgs),
     /// Print a completion script.

@@ -78,6 +78,17 @@ impl AdminClient {
         self.call(Method::POST, path, serde_json::to_vec(body)?.into(), deadline).await
     }
 
+    /// A signed call with a JSON body, or none.
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl serde::Serialize>,
+    ) -> Result<T> {
+        let body = body.map_or_else(|| Ok(Bytes::new()), |body| serde_json::to_vec(body).map(Bytes::from))?;
+        self.call(method, path, body, CALL_DEADLINE).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use meridian_sigv4::ClusterKey;
 use meridian_types::{ClusterId, DatacenterId, DatacenterName, NodeId, NodeName, ReplicaCode, limits};
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +214,8 @@ pub struct Secrets {
     pub secret_key: String,
     /// 64 hex digits: seals gossip datagrams.
     pub gossip_key: String,
+    /// 64 hex digits, the same in every datacenter: seals the users' secret keys and session tokens.
+    pub cluster_key: String,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -227,6 +230,15 @@ impl Secrets {
         hex::decode_to_slice(self.gossip_key.as_bytes(), &mut key)
             .map_err(|_| field("gossip_key", "is not 64 hex digits", "take it from another node of the cluster"))?;
         Ok(key)
+    }
+
+    /// What seals secret keys and tokens.
+    ///
+    /// # Errors
+    /// When it is no key.
+    pub fn cluster_key_sealer(&self) -> Result<ClusterKey, ConfigError> {
+        ClusterKey::from_hex(&self.cluster_key)
+            .map_err(|_| field("cluster_key", "is not 64 hex digits", "take it from another node of the cluster"))
     }
 }
 
@@ -299,6 +311,7 @@ impl NodeConfig {
             })?;
         let others = datacenters.into_iter().filter(|dc| dc.id != datacenter.id).collect();
         secrets.gossip_key_bytes()?;
+        secrets.cluster_key_sealer()?;
         Ok(Self {
             cluster,
             cluster_name: file.cluster.name,
@@ -420,7 +433,12 @@ mod tests {
     }
 
     fn secrets() -> Secrets {
-        Secrets { access_key: "a".into(), secret_key: "s".into(), gossip_key: "00".repeat(32) }
+        Secrets {
+            access_key: "a".into(),
+            secret_key: "s".into(),
+            gossip_key: "00".repeat(32),
+            cluster_key: "01".repeat(32),
+        }
     }
 
     fn refusal(change: impl FnOnce(&mut NodeFile)) -> String {

@@ -211,6 +211,7 @@ impl ClusterPlan {
             access_key: format!("MRDN{}", hex::encode_upper(random::<8>())),
             secret_key: hex::encode(random::<20>()),
             gossip_key: hex::encode(random::<32>()),
+            cluster_key: hex::encode(random::<32>()),
         };
         let inside = (0..self.datacenters).map(|index| self.datacenter(index, &self.address));
         let inside: Vec<DatacenterSection> = inside.collect::<Result<_>>()?;

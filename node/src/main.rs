@@ -4,6 +4,7 @@
 
 mod address;
 mod cli;
+mod cli_users;
 mod client;
 mod commands;
 mod config;
@@ -78,6 +79,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replication(ReplicationCommand::Parked { command: ParkedCommand::List }) => {
             commands::replication_parked(&cli.connection).await
         }
+        Command::User(command) => commands::user(&cli.connection, command).await,
+        Command::Group(command) => commands::group(&cli.connection, command).await,
+        Command::Bucket(command) => commands::bucket(&cli.connection, command).await,
         Command::Bench(args) => commands::bench(&cli.connection, &args).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut std::io::stdout());

@@ -38,7 +38,7 @@ use crate::config::{LimitsSection, NodeConfig};
 use crate::identity::Identity;
 use crate::links::DatacenterLinks;
 use crate::replica_directory::ControlDirectory;
-use crate::users::Administrator;
+use crate::users::Users;
 
 /// How long `wait_ready` pauses between two looks.
 const READY_POLL: Duration = Duration::from_millis(20);
@@ -143,6 +143,8 @@ impl RunningNode {
                 region: config.datacenter.name.clone(),
                 default_code: config.code,
                 chunk_budget_bytes: config.limits.chunk_budget_mib << 20,
+                datacenters: u8::try_from(config.others.len() + 1).expect("ids of datacenters are u8"),
+                cluster_key: config.secrets.cluster_key_sealer()?,
             },
             meta.clone(),
             replicas,
@@ -153,7 +155,8 @@ impl RunningNode {
         );
 
         let metrics = Arc::new(NodeMetrics::new());
-        let users = Arc::new(Administrator::new(&config.secrets));
+        let users = Arc::new(Users::new(&config.secrets, objects.clone()));
+        let administered = objects.clone();
         let s3_config = s3_config(&config, Arc::clone(&users), &metrics);
         let shutdown = stopped(&stop);
         servers.spawn(async move {
@@ -175,6 +178,7 @@ impl RunningNode {
             view: Arc::clone(&view) as Arc<dyn NodeView>,
             replication: replication.clone(),
             keys: users,
+            objects: administered,
             metrics,
             connections_max: view.config.limits.s3_connections_max,
         };
@@ -365,7 +369,7 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
     }
 }
 
-fn s3_config(config: &NodeConfig, users: Arc<Administrator>, metrics: &Arc<NodeMetrics>) -> S3Config {
+fn s3_config(config: &NodeConfig, users: Arc<Users>, metrics: &Arc<NodeMetrics>) -> S3Config {
     let limits = GatewayLimits { connections_max: config.limits.s3_connections_max, ..GatewayLimits::default() };
     let observer: Arc<dyn RequestObserver> = Arc::new(S3Requests(Arc::clone(metrics)));
     S3Config { limits, observer: Some(observer), ..S3Config::new(users) }

@@ -1,46 +1,54 @@
-//! Who may ask: the administrator that `meridian init` made, for S3 and for admin calls.
+//! Who may ask: the administrator that `meridian init` made, whose key stands in each node's secrets, and the users of the
+//! catalog.
+//!
+//! Invariants: the administrator's key works before there is a catalog, and no user can take it.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use meridian_object::{Identity, Objects};
 use meridian_rest::AdminKeys;
-use meridian_s3::{CredentialsError, CredentialsProvider, Principal};
+use meridian_s3::{CatalogUsers, CredentialsError, CredentialsProvider, Principal};
 use meridian_sigv4::SecretKey;
 use subtle::ConstantTimeEq;
 
 use crate::config::Secrets;
 
-/// The name that S3 shows as the owner of buckets.
-pub const ADMINISTRATOR: &str = "admin";
-
-/// The first user, whose key stands in each node's secrets.
-pub struct Administrator {
+/// The holders of access keys.
+pub struct Users {
     access_key: String,
-    secret: SecretKey,
+    administrator: Principal,
+    catalog: CatalogUsers,
 }
 
-impl Administrator {
-    pub fn new(secrets: &Secrets) -> Self {
-        Self { access_key: secrets.access_key.clone(), secret: SecretKey::new(secrets.secret_key.as_str()) }
-    }
-
-    fn is(&self, access_key: &str) -> bool {
-        self.access_key.as_bytes().ct_eq(access_key.as_bytes()).into()
-    }
-}
-
-impl AdminKeys for Administrator {
-    fn secret_of(&self, access_key: &str) -> Option<SecretKey> {
-        self.is(access_key).then(|| self.secret.clone())
+impl Users {
+    pub fn new(secrets: &Secrets, objects: Objects) -> Self {
+        let secret_key = SecretKey::new(secrets.secret_key.as_str());
+        let administrator =
+            Principal { secret_key, identity: Arc::new(Identity::administrator()), session_policy: None };
+        Self { access_key: secrets.access_key.clone(), administrator, catalog: CatalogUsers::new(objects) }
     }
 }
 
 #[async_trait]
-impl CredentialsProvider for Administrator {
+impl AdminKeys for Users {
+    async fn secret_of(&self, access_key: &str) -> Option<SecretKey> {
+        match self.principal(access_key).await {
+            Ok(principal) => principal.filter(Principal::is_admin).map(|principal| principal.secret_key),
+            Err(error) => {
+                tracing::warn!(%error, "the users can't be asked");
+                None
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl CredentialsProvider for Users {
     async fn principal(&self, access_key: &str) -> Result<Option<Principal>, CredentialsError> {
-        Ok(self.is(access_key).then(|| Principal {
-            secret_key: self.secret.clone(),
-            owner: ADMINISTRATOR.to_owned(),
-            display_name: ADMINISTRATOR.to_owned(),
-            admin: true,
-        }))
+        if self.access_key.as_bytes().ct_eq(access_key.as_bytes()).into() {
+            return Ok(Some(self.administrator.clone()));
+        }
+        self.catalog.principal(access_key).await
     }
 }

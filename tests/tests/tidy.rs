@@ -9,7 +9,7 @@ const LINES_MAX: usize = 800;
 /// Names that say nothing about what is inside.
 const BANNED_NAMES: [&str; 6] = ["util", "utils", "common", "helper", "helpers", "manager"];
 /// Crates that take `now` and events and return effects.
-const PURE_CRATES: [&str; 4] = ["proto/types", "topology", "replicator", "node/index"];
+const PURE_CRATES: [&str; 5] = ["proto/types", "topology", "replicator", "node/index", "node/policy"];
 /// What a pure crate must not reach, by dependency and by path.
 const IMPURE_DEPENDENCIES: [&str; 11] =
     ["tokio", "tonic", "rocksdb", "rand", "openraft", "hyper", "axum", "chitchat", "parking_lot", "rustix", "tracing"];
@@ -154,6 +154,7 @@ fn dependencies_run_downwards() {
         ("meridian-topology", 1),
         ("meridian-wire", 1),
         ("meridian-sigv4", 1),
+        ("meridian-policy", 1),
         ("meridian-gossip", 1),
         ("meridian-replicator", 2),
         ("meridian-index", 3),

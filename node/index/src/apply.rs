@@ -11,6 +11,7 @@ mod remote;
 mod stable;
 mod supersede;
 mod uploads;
+mod users;
 
 use bytes::Bytes;
 use meridian_replicator::{LogEntry, OriginCursor};

@@ -1,8 +1,11 @@
-//! What the catalog's rows hold: buckets and users. The catalog is a partition like any other, with rows of its own.
+//! What the catalog's rows of buckets hold. The catalog is a partition like any other, with rows of its own; those of
+//! users and groups stand in `user_rows`.
 //!
 //! Invariants: a bucket's id derives from its name and its count of completed deletions (rule 17), and a row that says
-//! otherwise is refused; a secret never appears in a `Debug` output.
+//! otherwise is refused; each setting that was ever set carries the stamp and the place of its last change, so that
+//! settings of two datacenters merge one by one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use meridian_replicator::{CursorVector, OriginCursor};
@@ -21,7 +24,83 @@ pub enum Versioning {
     Suspended,
 }
 
-/// What a bucket's owner may set. One register: the greater stamp's settings stay, the others are recorded.
+/// A part of a bucket's configuration that is kept as a text of the gateway's. Discriminants are on disk: never reuse
+/// one, add new ones at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DocumentKind {
+    Policy,
+    Acl,
+    Cors,
+    Tagging,
+    Lifecycle,
+    Encryption,
+    OwnershipControls,
+    PublicAccessBlock,
+    Notification,
+    Logging,
+    Website,
+    Accelerate,
+    RequestPayment,
+    Replication,
+}
+
+/// Names one setting of a bucket. Discriminants are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SettingName {
+    Versioning,
+    Code,
+    Region,
+    Document(DocumentKind),
+    ObjectLock,
+}
+
+impl fmt::Display for SettingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SettingName::Versioning => "versioning",
+            SettingName::Code => "replication-code",
+            SettingName::Region => "region",
+            SettingName::ObjectLock => "object-lock",
+            SettingName::Document(kind) => match kind {
+                DocumentKind::Policy => "policy",
+                DocumentKind::Acl => "acl",
+                DocumentKind::Cors => "cors",
+                DocumentKind::Tagging => "tagging",
+                DocumentKind::Lifecycle => "lifecycle",
+                DocumentKind::Encryption => "encryption",
+                DocumentKind::OwnershipControls => "ownership-controls",
+                DocumentKind::PublicAccessBlock => "public-access-block",
+                DocumentKind::Notification => "notification",
+                DocumentKind::Logging => "logging",
+                DocumentKind::Website => "website",
+                DocumentKind::Accelerate => "accelerate",
+                DocumentKind::RequestPayment => "request-payment",
+                DocumentKind::Replication => "replication",
+            },
+        })
+    }
+}
+
+/// One setting's new value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SettingChange {
+    Versioning(Versioning),
+    Code(Option<ReplicaCode>),
+    /// `None` removes the document.
+    Document(DocumentKind, Option<String>),
+}
+
+impl SettingChange {
+    pub fn name(&self) -> SettingName {
+        match self {
+            SettingChange::Versioning(_) => SettingName::Versioning,
+            SettingChange::Code(_) => SettingName::Code,
+            SettingChange::Document(kind, _) => SettingName::Document(*kind),
+        }
+    }
+}
+
+/// What a bucket's owner may set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketSettings {
     pub versioning: Versioning,
@@ -31,6 +110,8 @@ pub struct BucketSettings {
     pub region: Option<DatacenterName>,
     /// Versions may be locked. Once set it stays, and so does versioning (S3).
     pub object_lock: Option<ObjectLock>,
+    /// Policy, ACL and the other documents of its configuration, in the gateway's form.
+    pub documents: BTreeMap<DocumentKind, String>,
 }
 
 /// A bucket's Object Lock configuration.
@@ -57,6 +138,70 @@ impl BucketSettings {
             Versioning::Suspended => VersionMode::Suspended,
         }
     }
+
+    pub fn document(&self, kind: DocumentKind) -> Option<&str> {
+        self.documents.get(&kind).map(String::as_str)
+    }
+
+    pub(crate) fn change(&mut self, change: SettingChange) {
+        match change {
+            SettingChange::Versioning(versioning) => self.versioning = versioning,
+            SettingChange::Code(code) => self.code = code,
+            SettingChange::Document(kind, Some(text)) => {
+                self.documents.insert(kind, text);
+            }
+            SettingChange::Document(kind, None) => {
+                self.documents.remove(&kind);
+            }
+        }
+    }
+
+    /// Whether one setting is the same in both.
+    pub(crate) fn agrees(&self, other: &Self, name: SettingName) -> bool {
+        match name {
+            SettingName::Versioning => self.versioning == other.versioning,
+            SettingName::Code => self.code == other.code,
+            SettingName::Region => self.region == other.region,
+            SettingName::ObjectLock => self.object_lock == other.object_lock,
+            SettingName::Document(kind) => self.documents.get(&kind) == other.documents.get(&kind),
+        }
+    }
+
+    /// Takes one setting over from `other`.
+    pub(crate) fn take(&mut self, other: &Self, name: SettingName) {
+        match name {
+            SettingName::Versioning => self.versioning = other.versioning,
+            SettingName::Code => self.code = other.code,
+            SettingName::Region => self.region.clone_from(&other.region),
+            SettingName::ObjectLock => self.object_lock = other.object_lock,
+            SettingName::Document(kind) => match other.documents.get(&kind) {
+                Some(text) => {
+                    self.documents.insert(kind, text.clone());
+                }
+                None => {
+                    self.documents.remove(&kind);
+                }
+            },
+        }
+    }
+
+    /// The settings in which two differ.
+    pub(crate) fn differences(&self, other: &Self) -> BTreeSet<SettingName> {
+        let documents = self.documents.keys().chain(other.documents.keys()).map(|kind| SettingName::Document(*kind));
+        let plain = [SettingName::Versioning, SettingName::Code, SettingName::Region, SettingName::ObjectLock];
+        let names = plain.into_iter().chain(documents);
+        names.filter(|name| !self.agrees(other, *name)).collect()
+    }
+}
+
+/// When and where a setting was changed last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingStamp {
+    pub stamp: Stamp,
+    /// The change's place in the log of `stamp.datacenter`.
+    pub origin: OriginCursor,
+    /// What its origin had applied from the others; decides concurrency (rule 16).
+    pub cursors: CursorVector,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,10 +223,12 @@ pub struct BucketRow {
     pub created: Stamp,
     /// The last change of the row.
     pub updated: Stamp,
-    /// Who created it first.
+    /// Who created it first: the canonical id of a user.
     pub owner: String,
     pub state: BucketState,
     pub settings: BucketSettings,
+    /// The last change of each setting that was ever set in this incarnation.
+    pub changes: BTreeMap<SettingName, SettingStamp>,
 }
 
 impl BucketRow {
@@ -107,45 +254,4 @@ pub struct StoredBucket {
     pub cursors: CursorVector,
 }
 
-/// Key material. It prints as dots.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessKey {
-    pub access_key: String,
-    pub secret_key: Secret,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UserState {
-    Active,
-    /// The row stays: absence is never read as deletion.
-    Deleted,
-}
-
-/// A user: an account of its own that may create buckets. The greater `updated` wins, whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserRow {
-    pub name: String,
-    /// The canonical id that S3 shows as the owner.
-    pub id: String,
-    pub display_name: String,
-    pub email: Option<String>,
-    pub tenant: Option<String>,
-    /// May use the admin API.
-    pub admin: bool,
-    pub access_keys: Vec<AccessKey>,
-    pub state: UserState,
-    /// Set by `apply` to the proposal's stamp.
-    pub updated: Stamp,
-}
-
 row!(StoredBucket, BucketRow, 1);
-row!(UserRow, UserRow, 1);

@@ -13,11 +13,12 @@ use meridian_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::{Attributes, Change};
-use crate::catalog_rows::{BucketRow, BucketSettings, UserRow};
+use crate::catalog_rows::{BucketRow, BucketSettings, SettingChange};
 use crate::rows::{
     Checksum, FenceAttempt, ObjectBody, ObjectVersion, Part, Row, UploadChecksum, VersionId, VersionKind, VersionMode,
     row,
 };
+use crate::user_rows::{GroupChange, GroupRow, UserChange, UserRefusal, UserRow};
 
 /// What a partition's (or the catalog's) raft group agrees on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,13 +111,16 @@ pub enum Operation {
         name: BucketName,
         bucket: BucketId,
     },
-    /// Catalog only.
+    /// Catalog only: all settings at once; those that differ count as changed.
     UpdateBucket {
         bucket: BucketId,
         settings: BucketSettings,
     },
-    /// Catalog only. `updated` is set by `apply`.
-    PutUser(UserRow),
+    /// Catalog only.
+    ChangeUser {
+        name: String,
+        change: UserChange,
+    },
     /// Removes one version for good. Its own stamp is the clock that its locks are held against.
     DeleteVersion {
         bucket: BucketId,
@@ -132,6 +136,16 @@ pub enum Operation {
         version: Option<VersionId>,
         change: Change,
         bypass_governance: bool,
+    },
+    /// Catalog only: one setting, whatever the others have become meanwhile.
+    ChangeBucket {
+        bucket: BucketId,
+        change: SettingChange,
+    },
+    /// Catalog only.
+    ChangeGroup {
+        name: String,
+        change: GroupChange,
     },
 }
 
@@ -237,8 +251,7 @@ pub enum Outcome {
     /// The proposal went to the wrong group: a catalog operation to a partition or the reverse, or a stamp or an
     /// upload of another datacenter.
     Misdirected,
-    /// The user's name or an access key is empty or holds a NUL byte.
-    InvalidUser,
+    UserRefused(UserRefusal),
     /// The version that was changed.
     Annotated {
         version: VersionId,
@@ -263,10 +276,6 @@ pub enum RemoteOutcome {
 }
 
 /// What the replication log carries: a change that merges into any state.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most mutations are objects, and a box would cost each apply an allocation"
-)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation {
     Object {
@@ -290,6 +299,7 @@ pub enum Mutation {
         key: ObjectKey,
         row: Box<ObjectVersion>,
     },
+    Group(GroupRow),
 }
 
 /// The newest known form of an encoded mutation.

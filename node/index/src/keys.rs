@@ -20,6 +20,8 @@
 //! d bucket(16) name                                 catalog: bucket id → name
 //! w name                                            catalog: user
 //! y access key 00 user name                         catalog: access key → user
+//! g name                                            catalog: group
+//! x                                                 catalog: how often users and groups have changed here
 //! ```
 //!
 //! Numbers are big-endian, so that rows sort like their fields. A key holds no NUL, so a NUL ends it and rows sort like
@@ -45,6 +47,8 @@ pub(crate) const CONFLICTS: &[u8] = b"k";
 pub(crate) const RECLAIM: &[u8] = b"q";
 pub(crate) const BUCKETS: &[u8] = b"b";
 pub(crate) const USERS: &[u8] = b"w";
+pub(crate) const GROUPS: &[u8] = b"g";
+pub(crate) const USER_CHANGES: &[u8] = b"x";
 
 fn join(letter: u8, fields: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + fields.iter().map(|field| field.len()).sum::<usize>());
@@ -234,6 +238,10 @@ pub(crate) fn parse_bucket_name(row: &[u8]) -> Option<BucketName> {
 
 pub(crate) fn user(name: &str) -> Vec<u8> {
     join(b'w', &[name.as_bytes()])
+}
+
+pub(crate) fn group(name: &str) -> Vec<u8> {
+    join(b'g', &[name.as_bytes()])
 }
 
 pub(crate) fn access_key(access_key: &str, user: &str) -> Vec<u8> {

@@ -25,6 +25,7 @@ pub mod queries;
 mod rows;
 #[cfg(test)]
 mod testing;
+mod user_rows;
 #[cfg(test)]
 mod version_convergence_tests;
 mod version_list;
@@ -32,8 +33,8 @@ mod version_list;
 pub use apply::RELEASES_IN_COMMAND_MAX;
 pub use attributes::{Annotations, Attributes, Change, Retention, RetentionMode, Stamped};
 pub use catalog_rows::{
-    AccessKey, BucketRow, BucketSettings, BucketState, DefaultRetention, ObjectLock, Secret, StoredBucket, UserRow,
-    UserState, Versioning,
+    BucketRow, BucketSettings, BucketState, DefaultRetention, DocumentKind, ObjectLock, SettingChange, SettingName,
+    SettingStamp, StoredBucket, Versioning,
 };
 pub use command::{
     Command, Condition, Mutation, MutationError, Operation, Outcome, PartChoice, Proposal, RemoteBatch, RemoteOutcome,
@@ -45,10 +46,14 @@ pub use machine::{
     CONFLICTS_KEPT_MAX, IndexMachine, Machine, MachineError, PlantedMachine, REQUESTS_REMEMBERED_MAX,
     UPLOADS_REMEMBERED_MAX,
 };
-pub use merge::{BucketMerge, Merge, merge, merge_bucket, merge_user};
+pub use merge::{BucketMerge, LostSetting, Merge, merge, merge_bucket, merge_group, merge_user};
 pub use rows::{
     Checksum, ChecksumAlgorithm, ChunkRef, ConflictRow, FenceAttempt, FenceRow, LostWrite, ObjectBody, ObjectVersion,
     Part, PartSize, PartitionState, ReclaimRow, StableRow, UploadChecksum, UploadRow, VersionId, VersionIdError,
     VersionKind, VersionMode,
+};
+pub use user_rows::{
+    AccessKey, GroupChange, GroupRow, Profile, REGISTERS_MAX, Register, Registers, Secret, UserChange, UserRefusal,
+    UserRow, UserState, present,
 };
 pub use version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};

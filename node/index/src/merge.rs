@@ -8,8 +8,9 @@
 use meridian_replicator::{CursorVector, OriginCursor, Precedence, is_concurrent, precedence};
 use meridian_types::{Plant, Stamp};
 
-use crate::catalog_rows::{BucketRow, StoredBucket, UserRow};
+use crate::catalog_rows::{BucketRow, SettingName, StoredBucket};
 use crate::rows::{ObjectVersion, VersionKind};
+use crate::user_rows::{GroupRow, UserRow, join};
 
 /// What becomes of two rows of one place. `concurrent`: the one that lost was unknown to the other's origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,19 +67,29 @@ fn were_concurrent(winner: (Stamp, &CursorVector), loser: (Stamp, OriginCursor))
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketMerge {
     pub merged: StoredBucket,
-    /// Each with the stamp of the row that it lost to; at most one for its settings and one for its owner.
-    pub lost: Vec<(Stamp, BucketRow)>,
+    /// The row of a concurrent creation whose owner did not stay, with the stamp of the one that did.
+    pub lost: Option<(Stamp, BucketRow)>,
+    /// In the order of their names.
+    pub lost_settings: Vec<LostSetting>,
+}
+
+/// A concurrent change of a setting that did not stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostSetting {
+    pub setting: SettingName,
+    pub winner: Stamp,
+    pub loser: Stamp,
 }
 
 /// Merges two rows of one bucket name (rule 17). A later incarnation wins, and within one an active bucket over the
-/// deletion before it. Concurrent creates of one incarnation are one bucket: its owner is the first creator, its
-/// settings those of the last change.
+/// deletion before it. Concurrent creates of one incarnation are one bucket: its owner is the first creator, and each
+/// of its settings is that of the greatest stamp.
 pub fn merge_bucket(existing: Option<&StoredBucket>, incoming: &StoredBucket) -> BucketMerge {
-    let Some(existing) = existing else { return BucketMerge { merged: incoming.clone(), lost: Vec::new() } };
+    let whole = |stored: &StoredBucket| BucketMerge { merged: stored.clone(), lost: None, lost_settings: Vec::new() };
+    let Some(existing) = existing else { return whole(incoming) };
     let phase = |stored: &StoredBucket| (stored.row.deletions, stored.row.state);
     if phase(existing) != phase(incoming) {
-        let later = if phase(existing) > phase(incoming) { existing } else { incoming };
-        return BucketMerge { merged: later.clone(), lost: Vec::new() };
+        return whole(if phase(existing) > phase(incoming) { existing } else { incoming });
     }
     let (last, before) =
         if incoming.row.updated > existing.row.updated { (incoming, existing) } else { (existing, incoming) };
@@ -87,23 +98,62 @@ pub fn merge_bucket(existing: Option<&StoredBucket>, incoming: &StoredBucket) ->
     let mut merged = last.clone();
     merged.row.created = first.row.created;
     merged.row.owner.clone_from(&first.row.owner);
+    let lost_settings = merge_settings(&mut merged.row, &before.row);
 
-    let mut lost = Vec::new();
-    if last.row.is_active() && were_concurrent((last.row.updated, &last.cursors), (before.row.updated, before.origin)) {
-        if last.row.settings != before.row.settings {
-            lost.push((last.row.updated, before.row.clone()));
-        }
-        let recorded = lost.iter().any(|(_, row)| *row == second.row);
-        if first.row.owner != second.row.owner && !recorded {
-            lost.push((first.row.created, second.row.clone()));
-        }
-    }
-    BucketMerge { merged, lost }
+    let concurrent = were_concurrent((last.row.updated, &last.cursors), (before.row.updated, before.origin));
+    let lost = (last.row.is_active() && concurrent && first.row.owner != second.row.owner)
+        .then(|| (first.row.created, second.row.clone()));
+    BucketMerge { merged, lost, lost_settings }
 }
 
-/// Whether an incoming user row replaces the existing one: the greater `updated` wins, whole.
-pub fn merge_user(plant: impl Plant, existing: Option<&UserRow>, incoming: &UserRow) -> bool {
-    existing.is_none_or(|existing| precedence(plant, existing.updated, incoming.updated) == Precedence::Incoming)
+/// Takes over from `other` each setting that was changed later there. A setting that one row never set is the other's.
+fn merge_settings(row: &mut BucketRow, other: &BucketRow) -> Vec<LostSetting> {
+    let mut lost = Vec::new();
+    for (&setting, theirs) in &other.changes {
+        let Some(ours) = row.changes.get(&setting) else {
+            row.settings.take(&other.settings, setting);
+            row.changes.insert(setting, theirs.clone());
+            continue;
+        };
+        let theirs_wins = ours.stamp < theirs.stamp;
+        let (winner, loser) = if theirs_wins { (theirs, ours) } else { (ours, theirs) };
+        let differs = !row.settings.agrees(&other.settings, setting);
+        if differs && row.is_active() && were_concurrent((winner.stamp, &winner.cursors), (loser.stamp, loser.origin)) {
+            lost.push(LostSetting { setting, winner: winner.stamp, loser: loser.stamp });
+        }
+        if theirs_wins {
+            row.settings.take(&other.settings, setting);
+            row.changes.insert(setting, theirs.clone());
+        }
+    }
+    lost
+}
+
+/// Merges two rows of one user: the greater stamp wins for each register.
+pub fn merge_user(existing: Option<&UserRow>, incoming: &UserRow) -> UserRow {
+    let mut merged = incoming.clone();
+    let Some(existing) = existing else { return merged };
+    if existing.profile_changed > incoming.profile_changed {
+        merged.profile = existing.profile.clone();
+        merged.profile_changed = existing.profile_changed;
+    }
+    join(&mut merged.access_keys, &existing.access_keys);
+    join(&mut merged.policies, &existing.policies);
+    join(&mut merged.groups, &existing.groups);
+    merged.updated = merged.updated.max(existing.updated);
+    merged
+}
+
+/// Merges two rows of one group, like those of a user.
+pub fn merge_group(existing: Option<&GroupRow>, incoming: &GroupRow) -> GroupRow {
+    let mut merged = incoming.clone();
+    let Some(existing) = existing else { return merged };
+    if existing.state_changed > incoming.state_changed {
+        (merged.state, merged.state_changed) = (existing.state, existing.state_changed);
+    }
+    join(&mut merged.policies, &existing.policies);
+    merged.updated = merged.updated.max(existing.updated);
+    merged
 }
 
 #[cfg(test)]

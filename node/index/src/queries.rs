@@ -12,7 +12,7 @@ use meridian_types::{
     Sound, Stamp, Timestamp, UploadId,
 };
 
-use crate::catalog_rows::{BucketRow, StoredBucket, UserRow, UserState};
+use crate::catalog_rows::{BucketRow, StoredBucket};
 use crate::error::IndexError;
 use crate::keys;
 use crate::kv::{KvRead, Step};
@@ -21,6 +21,7 @@ use crate::rows::{
     ConflictRow, FenceRow, ObjectVersion, Part, PartitionState, ReclaimRow, Row, StableRow, UploadRow, VersionId,
     VersionKind, row,
 };
+use crate::user_rows::{GroupRow, UserRow};
 pub use crate::version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};
 
 row!(Cursor, Cursor, 1);
@@ -281,7 +282,7 @@ pub(crate) fn user_row(kv: &dyn KvRead, name: &str) -> Result<Option<UserRow>, I
 /// # Errors
 /// `IndexError` when the store fails or a row is damaged.
 pub fn user(kv: &dyn KvRead, name: &str) -> Result<Option<UserRow>, IndexError> {
-    Ok(user_row(kv, name)?.filter(|user| user.state == UserState::Active))
+    Ok(user_row(kv, name)?.filter(UserRow::is_active))
 }
 
 /// The active user that holds an access key. Where two datacenters gave one key to two users while cut off, it is the
@@ -312,8 +313,41 @@ pub fn user_by_access_key(kv: &dyn KvRead, access_key: &str) -> Result<Option<Us
 pub fn users(kv: &dyn KvRead) -> Result<Vec<UserRow>, IndexError> {
     collect(kv, keys::USERS, &keys::successor(keys::USERS.to_vec()), usize::MAX, |key, value| {
         let user: UserRow = decode(key, value)?;
-        Ok((user.state == UserState::Active).then_some(user))
+        Ok(user.is_active().then_some(user))
     })
+}
+
+pub(crate) fn group_row(kv: &dyn KvRead, name: &str) -> Result<Option<GroupRow>, IndexError> {
+    read(kv, &keys::group(name))
+}
+
+/// An active group by name.
+///
+/// # Errors
+/// `IndexError` when the store fails or a row is damaged.
+pub fn group(kv: &dyn KvRead, name: &str) -> Result<Option<GroupRow>, IndexError> {
+    Ok(group_row(kv, name)?.filter(GroupRow::is_active))
+}
+
+/// All active groups by name.
+///
+/// # Errors
+/// `IndexError` when the store fails or a row is damaged.
+pub fn groups(kv: &dyn KvRead) -> Result<Vec<GroupRow>, IndexError> {
+    collect(kv, keys::GROUPS, &keys::successor(keys::GROUPS.to_vec()), usize::MAX, |key, value| {
+        let group: GroupRow = decode(key, value)?;
+        Ok(group.is_active().then_some(group))
+    })
+}
+
+/// How often users and groups have changed here: what was read of them stays true while this does.
+///
+/// # Errors
+/// `IndexError` when the store fails or the row is damaged.
+pub fn user_changes(kv: &dyn KvRead) -> Result<u64, IndexError> {
+    let Some(bytes) = kv.get(keys::USER_CHANGES)? else { return Ok(0) };
+    let count = <[u8; 8]>::try_from(&bytes[..]).map_err(|_| IndexError::key(keys::USER_CHANGES))?;
+    Ok(u64::from_be_bytes(count))
 }
 
 /// The partition's own state; the default when it has applied nothing.

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::{Annotations, Attributes};
-use crate::catalog_rows::BucketRow;
+use crate::catalog_rows::{BucketRow, SettingName};
 
 /// A piece of an object: one needle, and where it ends in its volume (so that a mirror can tell whether it has it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,12 +266,19 @@ pub enum ConflictRow {
         loser: Stamp,
         lost: LostWrite,
     },
-    /// The settings or the owner of a concurrent creation that did not stay (rule 17).
+    /// The owner of a concurrent creation that did not stay (rule 17).
     Bucket {
         name: BucketName,
         winner: Stamp,
         loser: Stamp,
         lost: Box<BucketRow>,
+    },
+    /// A concurrent change of one setting of a bucket.
+    Setting {
+        name: BucketName,
+        setting: SettingName,
+        winner: Stamp,
+        loser: Stamp,
     },
 }
 
@@ -279,7 +286,9 @@ impl ConflictRow {
     /// The stamp of the write that lost, which orders the records.
     pub fn loser(&self) -> Stamp {
         match self {
-            ConflictRow::Object { loser, .. } | ConflictRow::Bucket { loser, .. } => *loser,
+            ConflictRow::Object { loser, .. }
+            | ConflictRow::Bucket { loser, .. }
+            | ConflictRow::Setting { loser, .. } => *loser,
         }
     }
 }

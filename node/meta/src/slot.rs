@@ -146,12 +146,7 @@ impl Slot {
         }
     }
 
-    pub(crate) async fn fence(
-        &self,
-        bucket: BucketId,
-        attempt: FenceAttempt,
-        raised: bool,
-    ) -> Result<(), MetaError> {
+    pub(crate) async fn fence(&self, bucket: BucketId, attempt: FenceAttempt, raised: bool) -> Result<(), MetaError> {
         if self.is_led_elsewhere() {
             return match self.forward(&Request::Fence { bucket, attempt, raised }).await? {
                 Reply::Fenced => Ok(()),
@@ -161,12 +156,7 @@ impl Slot {
         self.fence_here(bucket, attempt, raised).await
     }
 
-    async fn fence_here(
-        &self,
-        bucket: BucketId,
-        attempt: FenceAttempt,
-        raised: bool,
-    ) -> Result<(), MetaError> {
+    async fn fence_here(&self, bucket: BucketId, attempt: FenceAttempt, raised: bool) -> Result<(), MetaError> {
         match self.propose_entry(EntryCommand::Plain(Command::Fence { bucket, attempt, raised })).await? {
             Response::Done => Ok(()),
             other => Err(self.senseless("a fence", &other)),
@@ -242,7 +232,9 @@ impl ForwardHandler for Slot {
                 self.propose_here(request, *operation, seen, size).await.map(Reply::Outcome)
             }
             Request::Close(at) => self.close_here(at).await.map(Reply::Closed),
-            Request::Fence { bucket, attempt, raised } => self.fence_here(bucket, attempt, raised).await.map(|()| Reply::Fenced),
+            Request::Fence { bucket, attempt, raised } => {
+                self.fence_here(bucket, attempt, raised).await.map(|()| Reply::Fenced)
+            }
         };
         Ok(encode_forwarded(&reply))
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a variant says what the client can do next; texts hold no cookie, no secret and no path of this node.
 
-use meridian_index::VersionId;
+use meridian_index::{UserRefusal, VersionId};
 use meridian_types::{BucketName, DatacenterId, ObjectKey, UploadId};
 
 use crate::StreamError;
@@ -81,6 +81,9 @@ pub enum ObjectError {
     /// 304: carries what the answer's headers need.
     #[error("not modified")]
     NotModified { etag: String, last_modified_unix_ms: u64 },
+    /// A change of a user or group that was not made.
+    #[error("user or group {name:?}: {}", refusal_text(*.refusal))]
+    UserRefused { name: String, refusal: UserRefusal },
     /// Over a limit of this node: slow down and come again (503).
     #[error("over a limit: {0}")]
     Busy(&'static str),
@@ -95,6 +98,21 @@ pub enum ObjectError {
 impl ObjectError {
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after_s: RETRY_AFTER_S }
+    }
+}
+
+fn refusal_text(refusal: UserRefusal) -> &'static str {
+    match refusal {
+        UserRefusal::Exists => "it exists already; choose another name",
+        UserRefusal::NotFound => "there is no such user",
+        UserRefusal::AccessKeyTaken => "another user has that access key; choose another",
+        UserRefusal::NoSuchAccessKey => "it has no such access key",
+        UserRefusal::IdTaken => "another user has that id; choose another",
+        UserRefusal::EmailTaken => "another user has that e-mail address; choose another",
+        UserRefusal::NoSuchPolicy => "it has no such policy",
+        UserRefusal::NoSuchGroup => "there is no such group",
+        UserRefusal::TooMany => "it has too many keys, policies or groups, removed ones included; make a new one",
+        UserRefusal::Malformed => "a name, id or access key is empty or holds a NUL",
     }
 }
 

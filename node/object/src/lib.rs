@@ -20,6 +20,7 @@ mod delete;
 mod error;
 mod get;
 mod head;
+mod identity;
 mod list;
 mod merge;
 mod objects;
@@ -43,6 +44,7 @@ pub use delete::{DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome};
 pub use error::ObjectError;
 pub use get::{GetOutcome, GetRequest};
 pub use head::{HeadOutcome, ObjectInfo};
+pub use identity::{Identity, KeyHolder};
 pub use list::{ListPage, ListRequest};
 pub use objects::{Objects, ObjectsConfig};
 pub use precondition::{EtagMatch, Preconditions, RangeSpec};
@@ -53,11 +55,13 @@ pub use upload::{
     PartOutcome, PutPartRequest,
 };
 pub use upload_list::{ListPartsRequest, ListUploadsRequest, PartInfo, PartsPage, UploadInfo, UploadsPage};
+pub use user::{ADMINISTRATOR, NewKey, NewUser, PlainKey};
 pub use version::{ListVersionsRequest, VersionInfo, VersionsPage};
 
 // The words of rows that requests and answers carry: gateways see this crate and nothing below it.
 pub use meridian_index::{
     AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Change, Checksum, ChecksumAlgorithm, Condition,
-    DefaultRetention, ObjectLock, PartSize, Retention, RetentionMode, Secret, UploadChecksum, UserRow, UserState,
-    VersionId, VersionIdError, Versioning, Wanted,
+    DefaultRetention, DocumentKind, GroupChange, GroupRow, ObjectLock, PartSize, Retention, RetentionMode,
+    SettingChange, SettingName, UploadChecksum, UserChange, UserRefusal, UserRow, VersionId, VersionIdError,
+    Versioning, Wanted, present,
 };

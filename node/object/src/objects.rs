@@ -11,11 +11,13 @@ use meridian_control::Control;
 use meridian_env::HybridClock;
 use meridian_meta::{Meta, ReadView};
 use meridian_replica::Replicas;
+use meridian_sigv4::ClusterKey;
 use meridian_types::limits::CHUNK_SIZE_MAX;
 use meridian_types::{BucketId, DatacenterId, DatacenterName, ObjectKey, PartitionId, ReplicaCode, partition_of};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::identity::Identities;
 use crate::propose::meta_error;
 use crate::{ObjectError, RemoteBuckets, RemoteBytes};
 
@@ -36,6 +38,10 @@ pub struct ObjectsConfig {
     pub default_code: ReplicaCode,
     /// Most bytes of chunks held in memory by all running requests; raised to two chunks if it is less.
     pub chunk_budget_bytes: usize,
+    /// How many datacenters the cluster has, this one included (rule 24).
+    pub datacenters: u8,
+    /// Seals secret keys; the same in every datacenter.
+    pub cluster_key: ClusterKey,
 }
 
 /// Cheap to clone; all clones share the byte budget.
@@ -56,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) buckets: Arc<dyn RemoteBuckets>,
     /// Buckets whose deletion runs on this node: two at once would lift each other's fences (rule 18).
     pub(crate) deleting: Mutex<HashSet<BucketId>>,
+    pub(crate) identities: Identities,
     budget: Arc<Semaphore>,
 }
 
@@ -72,8 +79,19 @@ impl Objects {
         assert!(config.partitions > 0, "a cluster has at least one partition");
         let permits = config.chunk_budget_bytes.clamp(CHUNK_BUDGET_BYTES_MIN, Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(permits));
-        let deleting = Mutex::new(HashSet::new());
-        Self { inner: Arc::new(Inner { config, meta, replicas, control, clock, remote, buckets, deleting, budget }) }
+        let inner = Inner {
+            config,
+            meta,
+            replicas,
+            control,
+            clock,
+            remote,
+            buckets,
+            deleting: Mutex::new(HashSet::new()),
+            identities: Identities::default(),
+            budget,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     pub fn datacenter(&self) -> DatacenterId {
@@ -83,6 +101,11 @@ impl Objects {
     /// The S3 region name of this datacenter.
     pub fn region(&self) -> &DatacenterName {
         &self.inner.config.region
+    }
+
+    /// The node's wall clock, in milliseconds since the Unix epoch.
+    pub fn now_unix_ms(&self) -> u64 {
+        self.inner.now_unix_ms()
     }
 
     /// Bytes of the chunk budget that are free now; for metrics.

@@ -208,6 +208,7 @@ mod tests {
             owner: "ann".to_owned(),
             state: BucketState::Active,
             settings: BucketSettings { object_lock, ..BucketSettings::default() },
+            changes: Default::default(),
         }
     }
 

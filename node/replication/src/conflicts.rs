@@ -14,7 +14,7 @@ pub struct Conflict {
     pub bucket: String,
     /// Empty for a conflict about a bucket itself.
     pub key: String,
-    /// `write`, `delete` or `bucket settings`.
+    /// `write`, `delete`, `bucket creation`, or the name of a bucket's setting, such as `setting policy`.
     pub lost: String,
     pub lost_size: Option<u64>,
     pub lost_etag: Option<String>,
@@ -89,7 +89,16 @@ impl Replication {
                 ConflictRow::Bucket { name, winner, loser, .. } => Ok(Conflict {
                     bucket: name.to_string(),
                     key: String::new(),
-                    lost: "bucket settings".to_owned(),
+                    lost: "bucket creation".to_owned(),
+                    lost_size: None,
+                    lost_etag: None,
+                    loser: written(loser),
+                    winner: written(winner),
+                }),
+                ConflictRow::Setting { name, setting, winner, loser } => Ok(Conflict {
+                    bucket: name.to_string(),
+                    key: String::new(),
+                    lost: format!("setting {setting}"),
                     lost_size: None,
                     lost_etag: None,
                     loser: written(loser),

@@ -10,9 +10,11 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
+use meridian_object::Objects;
 use meridian_replication::{Replication, ReplicationError, WaitRequest};
 use meridian_sigv4::{Claim, PayloadHash, SecretKey, Verifier, VerifyError};
 use meridian_types::{BucketName, ObjectKey};
@@ -25,9 +27,10 @@ const BODY_SIZE_MAX: usize = 64 << 10;
 pub const SIGV4_SERVICE: &str = "meridian";
 
 /// The access keys with the admin policy.
+#[async_trait]
 pub trait AdminKeys: Send + Sync + 'static {
     /// The secret of an access key that may administrate.
-    fn secret_of(&self, access_key: &str) -> Option<SecretKey>;
+    async fn secret_of(&self, access_key: &str) -> Option<SecretKey>;
 }
 
 /// Whether a node serves, and if not, what it lacks.
@@ -53,6 +56,7 @@ pub trait NodeView: Send + Sync + 'static {
 pub(crate) struct AdminState {
     pub view: Arc<dyn NodeView>,
     pub replication: Replication,
+    pub objects: Objects,
     pub keys: Arc<dyn AdminKeys>,
     pub verifier: Arc<Verifier>,
 }
@@ -155,11 +159,7 @@ pub(crate) async fn authenticate(State(state): State<AdminState>, request: Reque
         Ok(body) => body.to_bytes(),
         Err(_) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "an admin request has at most 64 KiB"),
     };
-    let verified = Claim::parse(&parts).and_then(|claim| {
-        let secret = state.keys.secret_of(claim.access_key()).ok_or(VerifyError::Mismatch)?;
-        state.verifier.verify(&parts, &claim, &secret, Some(&PayloadHash::of(&body)), state.view.now_unix_ms())
-    });
-    match verified {
+    match verified(&state, &parts, &body).await {
         Ok(()) => next.run(Request::from_parts(parts, body.into())).await,
         Err(error) => {
             tracing::info!(%error, path = parts.uri.path(), "an admin call is refused");
@@ -169,6 +169,12 @@ pub(crate) async fn authenticate(State(state): State<AdminState>, request: Reque
             )
         }
     }
+}
+
+async fn verified(state: &AdminState, parts: &Parts, body: &Bytes) -> Result<(), VerifyError> {
+    let claim = Claim::parse(parts)?;
+    let secret = state.keys.secret_of(claim.access_key()).await.ok_or(VerifyError::Mismatch)?;
+    state.verifier.verify(parts, &claim, &secret, Some(&PayloadHash::of(body)), state.view.now_unix_ms())
 }
 
 pub(crate) fn refuse(status: StatusCode, message: &str) -> Response {

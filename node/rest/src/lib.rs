@@ -10,15 +10,20 @@
 //! GET  /admin/v1/replication/parked    mirrors that stand still                            signed
 //! GET  /admin/v1/replication/explain   each datacenter's version of ?bucket=&key=          signed
 //! POST /admin/v1/replication/wait      blocks until a state is elsewhere                   signed
+//! .../admin/v1/users, /groups, /buckets  what `meridian user`, `group` and `bucket` do     signed
 //! ```
 //!
 //! It decides nothing: figures come from `meridian-replication`, `meridian-meta` and `meridian-control` through the
 //! `NodeView` that the binary gives. Errors are JSON: `{"error": "..."}` with what to do next.
 
 mod admin;
+mod buckets;
 mod metrics;
 mod server;
+mod users;
 
 pub use admin::{AdminKeys, DrainRequest, NodeView, Readiness};
+pub use buckets::{BucketChangeRequest, BucketInfo, BucketRequest};
 pub use metrics::{NodeMetrics, RequestKind};
 pub use server::{RestConfig, serve};
+pub use users::{Created, GroupInfo, KeyInfo, KeyRequest, UserInfo, UserRequest};

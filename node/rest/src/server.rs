@@ -14,13 +14,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use meridian_object::Objects;
 use meridian_replication::Replication;
 use meridian_sigv4::Verifier;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::admin::{self, AdminKeys, AdminState, NodeView};
+use crate::buckets;
 use crate::metrics::{NodeMetrics, RequestKind};
+use crate::users;
 
 /// How long a connection may take to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +34,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 pub struct RestConfig {
     pub view: Arc<dyn NodeView>,
     pub replication: Replication,
+    pub objects: Objects,
     pub keys: Arc<dyn AdminKeys>,
     pub metrics: Arc<NodeMetrics>,
     pub connections_max: usize,
@@ -86,6 +90,7 @@ fn router(config: &RestConfig) -> Router {
     let admin_state = AdminState {
         view: Arc::clone(&config.view),
         replication: config.replication.clone(),
+        objects: config.objects.clone(),
         keys: Arc::clone(&config.keys),
         verifier: Arc::new(Verifier::new(admin::SIGV4_SERVICE)),
     };
@@ -99,6 +104,8 @@ fn router(config: &RestConfig) -> Router {
         .route("/admin/v1/replication/conflicts", get(admin::conflicts))
         .route("/admin/v1/replication/parked", get(admin::parked))
         .route("/admin/v1/replication/explain", get(admin::explain))
+        .merge(users::routes())
+        .merge(buckets::routes())
         .layer(from_fn_with_state(admin_state.clone(), admin::authenticate))
         .with_state(admin_state);
     Router::new()
@@ -142,6 +149,9 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
         Some("/admin/v1/replication/conflicts") => "replication-conflicts",
         Some("/admin/v1/replication/parked") => "replication-parked",
         Some("/admin/v1/replication/explain") => "replication-explain",
+        Some(path) if path.starts_with("/admin/v1/users") => "users",
+        Some(path) if path.starts_with("/admin/v1/groups") => "groups",
+        Some(path) if path.starts_with("/admin/v1/buckets") => "buckets",
         _ => "other",
     };
     metrics.request(RequestKind::Rest, operation, response.status().as_u16(), started.elapsed());

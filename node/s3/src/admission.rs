@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use meridian_sigv4::{ALGORITHM, PAYLOAD_HEADER};
@@ -79,6 +79,7 @@ impl Admission {
                 let stream = InboundBody::new(body, idle_max, None, Arc::clone(context));
                 let headers = body_headers(parts);
                 let (bytes, permit) = self.xml.read(announced_length(parts)?, &headers, stream).await?;
+                context.set_xml(bytes.clone());
                 Ok((Body::from(bytes), Some(permit)))
             }
         }
@@ -114,6 +115,17 @@ impl Admission {
             Method::PUT | Method::POST => BodyKind::Xml,
             _ => BodyKind::Ignored,
         }
+    }
+
+    /// The bucket that a request names, by host or path.
+    pub fn bucket_of<B>(&self, request: &Request<B>) -> Option<String> {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default();
+        if let Some(bucket) = self.domains.bucket(host) {
+            return Some(bucket.to_ascii_lowercase());
+        }
+        let bucket = request.uri().path().strip_prefix('/')?.split('/').next()?;
+        (!bucket.is_empty()).then(|| bucket.to_owned())
     }
 
     fn names_a_key(&self, parts: &Parts) -> bool {
@@ -180,6 +192,7 @@ fn check_signature_form(parts: &Parts) -> S3Result<()> {
     }
     match authorization {
         Some(_) if presigned => Err(invalid_argument("Authorization", "only one auth mechanism is allowed")),
+        Some(value) if value.is_empty() => Err(access_denied()),
         Some(value) => {
             let text = value.to_str().map_err(|_| mechanism_not_offered())?;
             let fields = text.strip_prefix(ALGORITHM).filter(|fields| fields.starts_with([' ', '\t']));
@@ -198,7 +211,7 @@ fn check_signature_form(parts: &Parts) -> S3Result<()> {
             // A presigned URL does not know its body: the header may come with the request.
             check_signed(parts, &signed, &[PAYLOAD_HEADER])
         }
-        None => Ok(()), // anonymous: `auth` denies it
+        None => Ok(()), // anonymous: `guard` decides
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a client sets on an object (headers, user metadata, tags), between the wire and `Attributes`.
 //!
 //! Invariants: what is stored is given back unchanged; a request for something that this store would silently not do
-//! (encryption, public ACLs) is refused instead.
+//! (encryption) is refused instead.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use meridian_object::Attributes;
 use s3s::S3Result;
 use s3s::dto::{Tag, Timestamp, TimestampFormat};
 
-use crate::errors::{error, error_with_status, invalid_argument, not_implemented};
+use crate::errors::{error, error_with_status, invalid_argument};
 use crate::locks::{legal_hold, retention_of_headers};
 use crate::wire_values::format_timestamp;
 
@@ -110,7 +110,7 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> S3Result<()> {
     Ok(())
 }
 
-fn url_decode(text: &str) -> Option<String> {
+pub(crate) fn url_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -183,33 +183,6 @@ fn checked_redirect(location: String) -> S3Result<String> {
     Err(error_with_status("InvalidRedirectLocation", StatusCode::BAD_REQUEST, text))
 }
 
-/// What a write asks for beyond its bytes and attributes.
-#[derive(Default)]
-pub(crate) struct WriteOptions<'a> {
-    pub acl: Option<&'a str>,
-    /// Any of the SSE headers, SSE-C ones included.
-    pub encryption: bool,
-    /// Any of the `x-amz-grant-*` headers.
-    pub grants: bool,
-}
-
-impl WriteOptions<'_> {
-    /// # Errors
-    /// `NotImplemented` for what would not be done.
-    pub fn check(&self) -> S3Result<()> {
-        match self.acl {
-            None | Some("private" | "bucket-owner-full-control") => {}
-            Some(_) => return Err(not_implemented("An ACL other than private")),
-        }
-        for (asked, what) in [(self.encryption, "Server-side encryption"), (self.grants, "A grant")] {
-            if asked {
-                return Err(not_implemented(what));
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,18 +240,5 @@ mod tests {
         assert_eq!(class("COLD").unwrap_err().code().as_str(), "InvalidStorageClass");
         assert!(checked_redirect("/a".to_owned()).is_ok() && checked_redirect("https://a/b".to_owned()).is_ok());
         assert_eq!(checked_redirect("a".to_owned()).unwrap_err().code().as_str(), "InvalidRedirectLocation");
-    }
-
-    #[test]
-    fn what_would_silently_not_be_done_is_refused() {
-        let ok = WriteOptions { acl: Some("private"), ..Default::default() };
-        assert!(ok.check().is_ok() && WriteOptions::default().check().is_ok());
-        for options in [
-            WriteOptions { acl: Some("public-read"), ..Default::default() },
-            WriteOptions { encryption: true, ..Default::default() },
-            WriteOptions { grants: true, ..Default::default() },
-        ] {
-            assert!(options.check().is_err());
-        }
     }
 }

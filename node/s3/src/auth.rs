@@ -1,8 +1,8 @@
-//! Who a request is from, and what they may do. s3s verifies the signature; this module gives it the secret, then
-//! decides: every request must be signed, and an account uses the buckets that it owns (an admin, every bucket).
+//! Who a request is from, and whether they may. s3s verifies the signature; this module gives it the secret, then lets
+//! the guard decide, before an operation's input is parsed.
 //!
-//! Invariants: anonymous requests are denied whatever they ask for, so that a denial tells nothing; a key that was
-//! withdrawn between signature and decision is denied.
+//! Invariants: no operation runs that the guard has not let pass; a key that was withdrawn between signature and decision
+//! is denied.
 
 use std::sync::Arc;
 
@@ -12,11 +12,18 @@ use meridian_object::{BucketRow, Objects};
 use meridian_types::BucketName;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::{S3ErrorCode, S3Result};
+use s3s::path::S3Path;
+use s3s::{S3ErrorCode, S3Result, dto};
 
+use crate::buckets::owner;
 use crate::config::{CredentialsError, CredentialsProvider, Principal};
 use crate::context::RequestContext;
 use crate::errors::{SLOW_DOWN_S, access_denied, error, object_error, unavailable};
+use crate::guard::Guard;
+use crate::question::Asked;
+
+/// The canonical id of nobody (S3).
+const ANONYMOUS_ID: &str = "65a011a29cdf8ec533ec3d1ccaae921c";
 
 /// Secrets for s3s.
 pub(crate) struct Secrets(pub Arc<dyn CredentialsProvider>);
@@ -30,28 +37,41 @@ impl S3Auth for Secrets {
     }
 }
 
-/// The decision before an operation's input is parsed.
-pub(crate) struct Access(pub Arc<dyn CredentialsProvider>);
+/// The decision before an operation's input is parsed. Without a guard every signed request passes.
+pub(crate) struct Access {
+    pub credentials: Arc<dyn CredentialsProvider>,
+    pub guard: Option<Arc<Guard>>,
+}
 
 #[async_trait]
 impl S3Access for Access {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let operation = cx.s3_op().name().to_owned();
         let context = cx.extensions_mut().get::<Arc<RequestContext>>().cloned();
-        if let Some(context) = &context {
-            context.set_operation(&operation);
+        let context = context.ok_or_else(access_denied)?; // never: `respond` puts it there
+        context.set_operation(&operation);
+        if let Some(credentials) = cx.credentials() {
+            let principal = self.credentials.principal(&credentials.access_key).await.map_err(users_unknown)?;
+            context.set_principal(Arc::new(principal.ok_or_else(access_denied)?));
         }
-        if context.as_ref().is_some_and(|context| context.principal().is_some()) {
-            return Ok(()); // proven by this very request's first question (`lenient`)
-        }
-        let credentials = cx.credentials().ok_or_else(access_denied)?;
-        let principal = self.0.principal(&credentials.access_key).await.map_err(users_unknown)?;
-        let principal = Arc::new(principal.ok_or_else(access_denied)?);
-        match context {
-            Some(context) => context.set_principal(principal),
-            None => return Err(access_denied()), // never: `respond` puts it there
-        }
-        Ok(())
+        let Some(guard) = &self.guard else {
+            return context.principal().map(|_| ()).ok_or_else(access_denied);
+        };
+        let path = match cx.s3_path() {
+            S3Path::Root => None,
+            S3Path::Bucket { bucket } => Some((&**bucket, None)),
+            S3Path::Object { bucket, key } => Some((&**bucket, Some(&**key))),
+        };
+        let asked = Asked {
+            operation: &operation,
+            uri: cx.uri(),
+            headers: cx.headers(),
+            peer: context.peer,
+            now_unix_ms: guard.now_unix_ms(),
+            body: context.xml().map(|body| &body[..]),
+            principal: context.principal().map(Arc::as_ref),
+        };
+        guard.check(asked, path, &context).await
     }
 }
 
@@ -73,54 +93,42 @@ pub(crate) fn principal_of(extensions: &Extensions) -> S3Result<Arc<Principal>> 
     context_of(extensions).and_then(|context| context.principal()).cloned().ok_or_else(access_denied)
 }
 
-/// Lets the principal of `extensions` use `bucket`, of which the client may expect a certain owner. Answers the
-/// bucket's row where it had to be read.
+/// S3's form of who asks.
+pub(crate) fn requester(extensions: &Extensions) -> dto::Owner {
+    match principal_of(extensions) {
+        Ok(principal) => owner(&principal),
+        Err(_) => dto::Owner { id: Some(ANONYMOUS_ID.to_owned()), display_name: None },
+    }
+}
+
+/// The row of a bucket that the guard has let the request use, of which the client may expect a certain owner.
 ///
 /// # Errors
-/// `NoSuchBucket`, `AccessDenied`.
-pub(crate) async fn authorize(
+/// `NoSuchBucket`, `AccessDenied` for another owner than the expected one.
+pub(crate) async fn authorized_bucket(
     objects: &Objects,
     extensions: &Extensions,
     bucket: &BucketName,
     expected_owner: Option<&str>,
-) -> S3Result<Option<BucketRow>> {
-    let principal = principal_of(extensions)?;
-    if principal.admin && expected_owner.is_none() {
-        return Ok(None); // the operation itself finds out whether the bucket exists
-    }
+) -> S3Result<BucketRow> {
     let context = context_of(extensions).map(Arc::as_ref);
-    let row = objects.head_bucket(bucket).await.map_err(|failure| object_error(failure, context))?;
-    if may_use(&principal, &row.owner, expected_owner) { Ok(Some(row)) } else { Err(access_denied()) }
-}
-
-fn may_use(principal: &Principal, owner: &str, expected_owner: Option<&str>) -> bool {
-    (principal.admin || principal.owner == owner) && expected_owner.is_none_or(|expected| expected == owner)
+    let known = context.and_then(RequestContext::bucket).filter(|row| row.name == *bucket);
+    let row = match known {
+        Some(row) => row.clone(),
+        None => objects.head_bucket(bucket).await.map_err(|failure| object_error(failure, context))?,
+    };
+    if expected_owner.is_some_and(|expected| expected != row.owner) {
+        return Err(access_denied());
+    }
+    Ok(row)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn principal(owner: &str, admin: bool) -> Principal {
-        Principal {
-            secret_key: meridian_sigv4::SecretKey::new("s"),
-            owner: owner.to_owned(),
-            display_name: owner.to_owned(),
-            admin,
-        }
-    }
-
     #[test]
-    fn accounts_use_their_own_buckets_and_admins_all() {
-        let (ann, admin) = (principal("ann", false), principal("root", true));
-        assert!(may_use(&ann, "ann", None) && may_use(&ann, "ann", Some("ann")));
-        assert!(!may_use(&ann, "bob", None) && !may_use(&ann, "bob", Some("ann")));
-        assert!(!may_use(&ann, "ann", Some("bob")) && !may_use(&admin, "ann", Some("bob")));
-        assert!(may_use(&admin, "bob", None));
-    }
-
-    #[test]
-    fn nobody_is_denied() {
+    fn nobody_is_no_principal() {
         assert_eq!(principal_of(&Extensions::new()).unwrap_err().code().as_str(), "AccessDenied");
     }
 }

@@ -119,7 +119,7 @@ mod tests {
     const IDLE_MAX: Duration = Duration::from_secs(5);
 
     fn context() -> Arc<RequestContext> {
-        RequestContext::new("1".to_owned())
+        RequestContext::new("1".to_owned(), None)
     }
 
     #[tokio::test]

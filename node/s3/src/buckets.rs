@@ -1,15 +1,20 @@
 //! Buckets: list, create, head, delete, location.
 
-use meridian_object::{BucketRow, BucketSettings, ObjectLock, Versioning};
+use http::HeaderMap;
+use meridian_object::{BucketRow, BucketSettings, DocumentKind, ObjectError, ObjectLock, Objects, Versioning};
+use meridian_types::ReplicaCode;
 use meridian_types::limits::LIST_PAGE_MAX;
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
-use crate::auth::{authorize, principal_of};
+use crate::auth::{authorized_bucket, principal_of};
 use crate::config::Principal;
-use crate::errors::{already_owned, invalid_argument, not_implemented};
+use crate::errors::{already_owned, invalid_argument, object_error};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::wire_values::{bucket_name, open_token, timestamp, token};
+
+/// A bucket's own replica code, at its creation.
+const REPLICATION_HEADER: &str = "x-meridian-replication";
 
 impl Gateway {
     /// The buckets of the account that asks; every bucket for an admin.
@@ -52,34 +57,29 @@ impl Gateway {
         let principal = principal_of(&request.extensions)?;
         let input = request.input;
         let name = bucket_name(&input.bucket)?;
-        if input.acl.as_ref().is_some_and(|acl| acl.as_str() != "private") {
-            return Err(not_implemented("An ACL other than private"));
-        }
-        let grants = [
-            &input.grant_full_control,
-            &input.grant_read,
-            &input.grant_read_acp,
-            &input.grant_write,
-            &input.grant_write_acp,
-        ];
-        if grants.iter().any(|grant| grant.is_some()) {
-            return Err(not_implemented("A grant"));
-        }
         // Every region takes every constraint: the bucket is everywhere, and the name is only told back.
-        let constraint = input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
+        let configuration = input.create_bucket_configuration.as_ref();
+        let constraint = configuration.and_then(|configuration| configuration.location_constraint.as_ref());
         let region = constraint.and_then(|constraint| constraint.as_str().parse().ok());
+        let code = replica_code(&self.objects, &request.headers)?;
         // What may be locked has versions, from the first write on.
         let locks = input.object_lock_enabled_for_bucket == Some(true);
-        let settings = BucketSettings {
+        let mut settings = BucketSettings {
             region,
+            code,
             versioning: if locks { Versioning::Enabled } else { Versioning::Off },
             object_lock: locks.then(ObjectLock::default),
             ..BucketSettings::default()
         };
-        let outcome = self.objects.create_bucket(&name, settings, &principal.owner).await;
+        self.set_access(&input, principal.owner(), &mut settings)?;
+        let access = settings.documents.get(&DocumentKind::Acl).cloned();
+        let outcome = self.objects.create_bucket(&name, settings, principal.owner()).await;
         let outcome = outcome.map_err(failed(&request.extensions))?;
         if outcome.existed {
-            return Err(already_owned());
+            // Asked for with other grants than it has, it is not the bucket that is there.
+            let same = outcome.bucket.settings.document(DocumentKind::Acl) == access.as_deref();
+            let taken = || object_error(ObjectError::BucketAlreadyExists(name.clone()), None);
+            return Err(if same { already_owned() } else { taken() });
         }
         Ok(S3Response::new(dto::CreateBucketOutput { location: Some(format!("/{name}")) }))
     }
@@ -123,10 +123,7 @@ impl Gateway {
         expected_owner: Option<&str>,
     ) -> S3Result<BucketRow> {
         let bucket = bucket_name(name)?;
-        match authorize(&self.objects, extensions, &bucket, expected_owner).await? {
-            Some(row) => Ok(row),
-            None => self.objects.head_bucket(&bucket).await.map_err(failed(extensions)),
-        }
+        authorized_bucket(&self.objects, extensions, &bucket, expected_owner).await
     }
 
     /// The region that the bucket's creation named, else this one.
@@ -135,17 +132,21 @@ impl Gateway {
     }
 }
 
-/// S3's form of an account.
-pub(crate) fn owner(principal: &Principal) -> dto::Owner {
-    dto::Owner { id: Some(principal.owner.clone()), display_name: Some(principal.display_name.clone()) }
+/// `x-meridian-replication: 110`, as the bucket's own code.
+///
+/// # Errors
+/// `InvalidArgument` that says what is missing (rule 24).
+fn replica_code(objects: &Objects, headers: &HeaderMap) -> S3Result<Option<ReplicaCode>> {
+    let Some(value) = headers.get(REPLICATION_HEADER) else { return Ok(None) };
+    let code = value.to_str().ok().and_then(|text| text.parse().ok());
+    let code = code.ok_or_else(|| invalid_argument(REPLICATION_HEADER, "must be three digits, such as 110"))?;
+    objects.check_code(code).map_err(|failure| object_error(failure, None))?;
+    Ok(Some(code))
 }
 
-/// S3's form of a bucket's owner, who is told by name only to themselves.
-pub(crate) fn row_owner(row: &BucketRow, principal: &Principal) -> dto::Owner {
-    if row.owner == principal.owner {
-        return owner(principal);
-    }
-    dto::Owner { id: Some(row.owner.clone()), display_name: Some(row.owner.clone()) }
+/// S3's form of an account.
+pub(crate) fn owner(principal: &Principal) -> dto::Owner {
+    dto::Owner { id: Some(principal.owner().to_owned()), display_name: Some(principal.identity.display_name.clone()) }
 }
 
 struct BucketPage {
@@ -161,7 +162,7 @@ fn bucket_page(
     after: Option<&str>,
     limit: usize,
 ) -> BucketPage {
-    rows.retain(|row| principal.admin || row.owner == principal.owner);
+    rows.retain(|row| principal.is_admin() || row.owner == principal.owner());
     rows.retain(|row| prefix.is_none_or(|prefix| row.name.as_str().starts_with(prefix)));
     rows.retain(|row| after.is_none_or(|after| row.name.as_str() > after));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
@@ -177,6 +178,7 @@ pub(crate) const PAGE_MAX: usize = LIST_PAGE_MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::principal;
     use meridian_object::BucketState;
     use meridian_types::{BucketId, BucketName, DatacenterId, Stamp, Timestamp};
 
@@ -192,12 +194,8 @@ mod tests {
             owner: owner.to_owned(),
             state: BucketState::Active,
             settings: BucketSettings::default(),
+            changes: Default::default(),
         }
-    }
-
-    fn principal(owner: &str, admin: bool) -> Principal {
-        let secret_key = meridian_sigv4::SecretKey::new("s");
-        Principal { secret_key, owner: owner.to_owned(), display_name: owner.to_uppercase(), admin }
     }
 
     fn names(page: &BucketPage) -> Vec<&str> {
@@ -215,12 +213,5 @@ mod tests {
         let first = bucket_page(rows(), &ann, None, None, 2);
         assert_eq!((names(&first), first.next.as_deref()), (vec!["aaa", "abc"], Some("abc")));
         assert_eq!(names(&bucket_page(rows(), &ann, None, first.next.as_deref(), 2)), ["ccc"]);
-    }
-
-    #[test]
-    fn owners_are_named_to_themselves_only() {
-        let ann = principal("ann", false);
-        assert_eq!(row_owner(&row("aaa", "ann"), &ann).display_name.as_deref(), Some("ANN"));
-        assert_eq!(row_owner(&row("aaa", "bob"), &ann).display_name.as_deref(), Some("bob"));
     }
 }

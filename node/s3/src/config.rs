@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use meridian_object::Identity;
 use meridian_sigv4::SecretKey;
 
 use crate::observe::RequestObserver;
@@ -70,11 +71,21 @@ impl Default for GatewayLimits {
 #[derive(Debug, Clone)]
 pub struct Principal {
     pub secret_key: SecretKey,
-    /// The account that owns what it creates; stored as the owner of buckets.
-    pub owner: String,
-    pub display_name: String,
-    /// May use every bucket; everyone else only those of their own.
-    pub admin: bool,
+    pub identity: Arc<Identity>,
+    /// What a session may do at most; `None` outside of one, or in one that was not narrowed.
+    pub session_policy: Option<Arc<str>>,
+}
+
+impl Principal {
+    /// The canonical id of the account that owns what it creates; stored as the owner of buckets.
+    pub fn owner(&self) -> &str {
+        &self.identity.account
+    }
+
+    /// May use every bucket, whatever policies say.
+    pub fn is_admin(&self) -> bool {
+        self.identity.admin
+    }
 }
 
 /// The users could not be asked; the request is answered 503.

@@ -3,9 +3,14 @@
 //!
 //! Invariants: set once, by the stage that knows; a body's fault is the first one that happened.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use meridian_object::BucketRow;
 
 use crate::config::Principal;
 
@@ -51,14 +56,26 @@ pub(crate) struct RequestContext {
     pub id: String,
     operation: OnceLock<String>,
     principal: OnceLock<Arc<Principal>>,
+    /// Where the connection comes from.
+    pub peer: Option<IpAddr>,
+    /// The XML body, for decisions that depend on it.
+    xml: OnceLock<Bytes>,
+    /// The bucket that the request was decided on.
+    bucket: OnceLock<BucketRow>,
+    /// Of a DeleteObjects the places of the keys that may not be deleted.
+    denied: OnceLock<HashSet<usize>>,
     body_fault: OnceLock<BodyFault>,
     body_ended: AtomicBool,
 }
 
 impl RequestContext {
-    pub fn new(id: String) -> Arc<Self> {
+    pub fn new(id: String, peer: Option<IpAddr>) -> Arc<Self> {
         Arc::new(Self {
             id,
+            peer,
+            xml: OnceLock::new(),
+            bucket: OnceLock::new(),
+            denied: OnceLock::new(),
             operation: OnceLock::new(),
             principal: OnceLock::new(),
             body_fault: OnceLock::new(),
@@ -81,6 +98,31 @@ impl RequestContext {
 
     pub fn set_principal(&self, principal: Arc<Principal>) {
         let _ = self.principal.set(principal);
+    }
+
+    pub fn xml(&self) -> Option<&Bytes> {
+        self.xml.get()
+    }
+
+    pub fn set_xml(&self, body: Bytes) {
+        let _ = self.xml.set(body);
+    }
+
+    pub fn bucket(&self) -> Option<&BucketRow> {
+        self.bucket.get()
+    }
+
+    pub fn set_bucket(&self, row: BucketRow) {
+        let _ = self.bucket.set(row);
+    }
+
+    /// Whether the key at this place of a DeleteObjects may not be deleted.
+    pub fn is_denied(&self, place: usize) -> bool {
+        self.denied.get().is_some_and(|denied| denied.contains(&place))
+    }
+
+    pub fn set_denied(&self, places: HashSet<usize>) {
+        let _ = self.denied.set(places);
     }
 
     pub fn body_fault(&self) -> Option<&BodyFault> {
@@ -118,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_first_fault_of_a_body_stays() {
-        let context = RequestContext::new("1".to_owned());
+        let context = RequestContext::new("1".to_owned(), None);
         context.set_body_fault(BodyFault::Idle);
         context.set_body_fault(BodyFault::Incomplete);
         assert_eq!((context.body_fault(), context.operation()), (Some(&BodyFault::Idle), "-"));

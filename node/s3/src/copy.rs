@@ -5,12 +5,12 @@ use meridian_object::{CopyRequest, CopySource, Directive, VersionId};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
-use crate::attributes::{AttributeHeaders, WriteOptions};
+use crate::attributes::AttributeHeaders;
 use crate::checksums::{computed, named};
 use crate::conditions::{ReadConditions, write_condition};
 use crate::errors::{invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
-use crate::put::{asks_for_encryption, asks_for_grants, checksum_texts, checksum_type};
+use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
 use crate::versioning::{self, version_text};
 use crate::wire_values::{etag, object_key, timestamp};
 
@@ -21,12 +21,9 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::CopyObjectOutput>> {
         refuse_subresources(&request.uri, &[])?;
         let S3Request { input, headers, extensions, .. } = request;
-        WriteOptions {
-            acl: input.acl.as_ref().map(|acl| acl.as_str()),
-            encryption: asks_for_encryption(&headers),
-            grants: asks_for_grants(&headers),
+        if asks_for_encryption(&headers) {
+            return Err(not_implemented("Server-side encryption"));
         }
-        .check()?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,
@@ -60,7 +57,7 @@ impl Gateway {
             key: object_key(&input.key)?,
             metadata: directive("x-amz-metadata-directive", input.metadata_directive.as_ref().map(|it| it.as_str()))?,
             tags: directive("x-amz-tagging-directive", input.tagging_directive.as_ref().map(|it| it.as_str()))?,
-            attributes: attributes.into_attributes()?,
+            attributes: self.with_access(&extensions, &headers, attributes.into_attributes()?).await?,
             changes,
             condition: write_condition(condition("if-match")?, condition("if-none-match")?)?,
             digest: input.checksum_algorithm.map(|name| named(name.as_str())).transpose()?.map(computed),

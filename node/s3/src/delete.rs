@@ -5,7 +5,7 @@ use s3s::dto;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::auth::context_of;
-use crate::errors::{error, object_error};
+use crate::errors::{access_denied, error, object_error};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::versioning::{version_id, version_text};
 use crate::wire_values::{object_key, unix_ms};
@@ -50,13 +50,17 @@ impl Gateway {
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let quiet = input.delete.quiet == Some(true);
         let bypass_governance = input.bypass_governance_retention == Some(true);
-        let objects = input.delete.objects.into_iter();
+        let context = context_of(&extensions).map(AsRef::as_ref);
+        let allowed = |(place, object)| {
+            let (named, item) = parse(object, bypass_governance);
+            let denied = context.is_some_and(|context| context.is_denied(place));
+            (named, if denied { Err(access_denied()) } else { item })
+        };
         let parsed: Vec<(Named, S3Result<DeleteItem>)> =
-            objects.map(|object| parse(object, bypass_governance)).collect();
+            input.delete.objects.into_iter().enumerate().map(allowed).collect();
         let items = parsed.iter().filter_map(|(_, item)| item.as_ref().ok().cloned()).collect();
         let outcomes = self.objects.delete_many(&bucket, items).await.map_err(failed(&extensions))?;
         let mut outcomes = outcomes.into_iter();
-        let context = context_of(&extensions).map(AsRef::as_ref);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for (named, item) in parsed {
             let outcome = match item {

@@ -142,6 +142,7 @@ pub(crate) fn object_error(failure: ObjectError, context: Option<&RequestContext
             error(Code::PreconditionFailed, "At least one of the pre-conditions you specified did not hold.")
         }
         ObjectError::NotModified { etag, last_modified_unix_ms } => not_modified(&etag, last_modified_unix_ms),
+        ObjectError::UserRefused { .. } => invalid_request(failure.to_string()),
         ObjectError::Busy(what) => slow_down(format!("Please reduce your request rate: {what}.")),
         ObjectError::Unavailable { reason, retry_after_s } => unavailable(reason, retry_after_s),
         ObjectError::Storage(reason) => {

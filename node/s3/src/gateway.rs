@@ -1,7 +1,8 @@
 //! The operations that are offered, as s3s names them; each is a method of `Gateway` in the file of its group. What is
 //! not listed here is s3s's own answer: 501 NotImplemented.
 //!
-//! Invariants: every operation asks `auth::authorize` for its buckets before it does anything with them.
+//! Invariants: the guard has decided before any of them runs; every operation asks `auth::authorized_bucket` for its
+//! buckets before it does anything with them.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use meridian_types::BucketName;
 use s3s::dto;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result};
 
-use crate::auth::{authorize, context_of};
+use crate::auth::{authorized_bucket, context_of};
 use crate::context::RequestContext;
 use crate::errors::{not_implemented, object_error};
 use crate::wire_values::bucket_name;
@@ -77,8 +78,7 @@ impl Gateway {
         expected_owner: Option<&str>,
     ) -> S3Result<BucketName> {
         let bucket = bucket_name(name)?;
-        authorize(&self.objects, extensions, &bucket, expected_owner).await?;
-        Ok(bucket)
+        authorized_bucket(&self.objects, extensions, &bucket, expected_owner).await.map(|row| row.name)
     }
 }
 
@@ -318,6 +318,174 @@ impl S3 for Gateway {
         request: S3Request<dto::GetBucketAclInput>,
     ) -> S3Result<S3Response<dto::GetBucketAclOutput>> {
         self.on_get_bucket_acl(request).await
+    }
+
+    async fn put_bucket_acl(
+        &self,
+        request: S3Request<dto::PutBucketAclInput>,
+    ) -> S3Result<S3Response<dto::PutBucketAclOutput>> {
+        self.on_put_bucket_acl(request).await
+    }
+
+    async fn put_bucket_policy(
+        &self,
+        request: S3Request<dto::PutBucketPolicyInput>,
+    ) -> S3Result<S3Response<dto::PutBucketPolicyOutput>> {
+        self.on_put_bucket_policy(request).await
+    }
+
+    async fn delete_bucket_policy(
+        &self,
+        request: S3Request<dto::DeleteBucketPolicyInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketPolicyOutput>> {
+        self.on_delete_bucket_policy(request).await
+    }
+
+    async fn put_public_access_block(
+        &self,
+        request: S3Request<dto::PutPublicAccessBlockInput>,
+    ) -> S3Result<S3Response<dto::PutPublicAccessBlockOutput>> {
+        self.on_put_public_access_block(request).await
+    }
+
+    async fn delete_public_access_block(
+        &self,
+        request: S3Request<dto::DeletePublicAccessBlockInput>,
+    ) -> S3Result<S3Response<dto::DeletePublicAccessBlockOutput>> {
+        self.on_delete_public_access_block(request).await
+    }
+
+    async fn put_bucket_ownership_controls(
+        &self,
+        request: S3Request<dto::PutBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<dto::PutBucketOwnershipControlsOutput>> {
+        self.on_put_bucket_ownership_controls(request).await
+    }
+
+    async fn delete_bucket_ownership_controls(
+        &self,
+        request: S3Request<dto::DeleteBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketOwnershipControlsOutput>> {
+        self.on_delete_bucket_ownership_controls(request).await
+    }
+
+    async fn put_bucket_cors(
+        &self,
+        request: S3Request<dto::PutBucketCorsInput>,
+    ) -> S3Result<S3Response<dto::PutBucketCorsOutput>> {
+        self.on_put_bucket_cors(request).await
+    }
+
+    async fn delete_bucket_cors(
+        &self,
+        request: S3Request<dto::DeleteBucketCorsInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketCorsOutput>> {
+        self.on_delete_bucket_cors(request).await
+    }
+
+    async fn put_bucket_tagging(
+        &self,
+        request: S3Request<dto::PutBucketTaggingInput>,
+    ) -> S3Result<S3Response<dto::PutBucketTaggingOutput>> {
+        self.on_put_bucket_tagging(request).await
+    }
+
+    async fn delete_bucket_tagging(
+        &self,
+        request: S3Request<dto::DeleteBucketTaggingInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketTaggingOutput>> {
+        self.on_delete_bucket_tagging(request).await
+    }
+
+    async fn put_bucket_encryption(
+        &self,
+        request: S3Request<dto::PutBucketEncryptionInput>,
+    ) -> S3Result<S3Response<dto::PutBucketEncryptionOutput>> {
+        self.on_put_bucket_encryption(request).await
+    }
+
+    async fn delete_bucket_encryption(
+        &self,
+        request: S3Request<dto::DeleteBucketEncryptionInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketEncryptionOutput>> {
+        self.on_delete_bucket_encryption(request).await
+    }
+
+    async fn put_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<dto::PutBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<dto::PutBucketLifecycleConfigurationOutput>> {
+        self.on_put_bucket_lifecycle_configuration(request).await
+    }
+
+    async fn delete_bucket_lifecycle(
+        &self,
+        request: S3Request<dto::DeleteBucketLifecycleInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketLifecycleOutput>> {
+        self.on_delete_bucket_lifecycle(request).await
+    }
+
+    async fn put_bucket_replication(
+        &self,
+        request: S3Request<dto::PutBucketReplicationInput>,
+    ) -> S3Result<S3Response<dto::PutBucketReplicationOutput>> {
+        self.on_put_bucket_replication(request).await
+    }
+
+    async fn delete_bucket_replication(
+        &self,
+        request: S3Request<dto::DeleteBucketReplicationInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketReplicationOutput>> {
+        self.on_delete_bucket_replication(request).await
+    }
+
+    async fn put_bucket_notification_configuration(
+        &self,
+        request: S3Request<dto::PutBucketNotificationConfigurationInput>,
+    ) -> S3Result<S3Response<dto::PutBucketNotificationConfigurationOutput>> {
+        self.on_put_bucket_notification_configuration(request).await
+    }
+
+    async fn put_bucket_logging(
+        &self,
+        request: S3Request<dto::PutBucketLoggingInput>,
+    ) -> S3Result<S3Response<dto::PutBucketLoggingOutput>> {
+        self.on_put_bucket_logging(request).await
+    }
+
+    async fn put_bucket_website(
+        &self,
+        request: S3Request<dto::PutBucketWebsiteInput>,
+    ) -> S3Result<S3Response<dto::PutBucketWebsiteOutput>> {
+        self.on_put_bucket_website(request).await
+    }
+
+    async fn delete_bucket_website(
+        &self,
+        request: S3Request<dto::DeleteBucketWebsiteInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketWebsiteOutput>> {
+        self.on_delete_bucket_website(request).await
+    }
+
+    async fn put_bucket_accelerate_configuration(
+        &self,
+        request: S3Request<dto::PutBucketAccelerateConfigurationInput>,
+    ) -> S3Result<S3Response<dto::PutBucketAccelerateConfigurationOutput>> {
+        self.on_put_bucket_accelerate_configuration(request).await
+    }
+
+    async fn put_bucket_request_payment(
+        &self,
+        request: S3Request<dto::PutBucketRequestPaymentInput>,
+    ) -> S3Result<S3Response<dto::PutBucketRequestPaymentOutput>> {
+        self.on_put_bucket_request_payment(request).await
+    }
+
+    async fn put_object_acl(
+        &self,
+        request: S3Request<dto::PutObjectAclInput>,
+    ) -> S3Result<S3Response<dto::PutObjectAclOutput>> {
+        self.on_put_object_acl(request).await
     }
 
     async fn get_object_acl(

@@ -12,11 +12,16 @@
 //! bounded; bad input is a 4xx and never a panic; no secret, signature or body is logged by this crate. s3s itself
 //! logs whole requests: a log filter must silence `LOG_TARGET_SILENCED`.
 
+mod acl_wire;
+mod actions;
 mod admission;
 mod attributes;
 mod auth;
 mod body_in;
+mod bucket_acl;
 mod bucket_defaults;
+mod bucket_documents;
+mod bucket_policy;
 mod buckets;
 mod catalog_users;
 mod checksums;
@@ -25,14 +30,18 @@ mod conditions;
 mod config;
 mod context;
 mod copy;
+mod cors;
 mod delete;
+mod document_xml;
 mod errors;
 mod framing;
 mod gateway;
 mod get;
+mod guard;
 mod head_guard;
 mod host;
 mod lenient;
+mod lifecycle;
 mod listing;
 mod listing_versions;
 mod locks;
@@ -41,9 +50,12 @@ mod multipart_lists;
 mod object_attributes;
 mod observe;
 mod put;
+mod question;
 mod respond;
 mod server;
 mod tagging;
+#[cfg(test)]
+mod testing;
 mod versioning;
 mod wire_values;
 mod xml_body;

@@ -10,14 +10,19 @@ use meridian_object::{ListPage, ListRequest, ObjectInfo};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
+use crate::acl_wire::owner_of;
 use crate::attributes::storage_class;
-use crate::auth::principal_of;
-use crate::buckets::{PAGE_MAX, row_owner};
+use crate::buckets::PAGE_MAX;
 use crate::errors::invalid_argument;
 use crate::gateway::{Gateway, failed};
 use crate::wire_values::{etag, open_token, page_size, timestamp, token, url_encode};
 
 impl Gateway {
+    /// S3's form of an object's owner.
+    pub(crate) fn object_owner(&self, bucket_owner: &str, info: &ObjectInfo) -> dto::Owner {
+        owner_of(&self.objects, info.attributes.owner.as_deref().unwrap_or(bucket_owner))
+    }
+
     pub(crate) async fn on_list_objects(
         &self,
         request: S3Request<dto::ListObjectsInput>,
@@ -26,7 +31,7 @@ impl Gateway {
         let encoding = Encoding::of(input.encoding_type.as_ref())?;
         let limit = page_size("max-keys", input.max_keys, PAGE_MAX)?;
         let row = self.bucket_row(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let owner = row_owner(&row, &*principal_of(&extensions)?);
+        let owner = row.owner.clone();
         let prefix = input.prefix.unwrap_or_default();
         let marker = input.marker.unwrap_or_default();
         let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
@@ -41,7 +46,9 @@ impl Gateway {
             marker: Some(encoding.text(&marker)),
             max_keys: Some(limit as i32),
             is_truncated: Some(page.truncated),
-            contents: Some(page.entries.iter().map(|info| encoding.object(info, Some(owner.clone()))).collect()),
+            contents: Some(
+                page.entries.iter().map(|info| encoding.object(info, Some(self.object_owner(&owner, info)))).collect(),
+            ),
             common_prefixes: Some(encoding.prefixes(&page.common_prefixes)),
             delimiter: delimiter.map(|delimiter| encoding.text(&delimiter)),
             next_marker,
@@ -58,13 +65,13 @@ impl Gateway {
         let encoding = Encoding::of(input.encoding_type.as_ref())?;
         let limit = page_size("max-keys", input.max_keys, PAGE_MAX)?;
         let row = self.bucket_row(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let owner = row_owner(&row, &*principal_of(&extensions)?);
-        let owner = (input.fetch_owner == Some(true)).then_some(owner);
+        let owner = row.owner.clone();
         let prefix = input.prefix.unwrap_or_default();
         let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
         let after = start_of_page(input.continuation_token.as_deref(), input.start_after.as_deref())?;
         let list = ListRequest { bucket: row.name, prefix: prefix.clone(), delimiter: delimiter.clone(), after, limit };
         let page = self.page(&extensions, list).await?;
+        let told = |info: &ObjectInfo| (input.fetch_owner == Some(true)).then(|| self.object_owner(&owner, info));
         Ok(S3Response::new(dto::ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(encoding.text(&prefix)),
@@ -73,7 +80,7 @@ impl Gateway {
             continuation_token: input.continuation_token,
             is_truncated: Some(page.truncated),
             next_continuation_token: page.next.as_deref().map(token),
-            contents: Some(page.entries.iter().map(|info| encoding.object(info, owner.clone())).collect()),
+            contents: Some(page.entries.iter().map(|info| encoding.object(info, told(info))).collect()),
             common_prefixes: Some(encoding.prefixes(&page.common_prefixes)),
             delimiter: delimiter.map(|delimiter| encoding.text(&delimiter)),
             encoding_type: input.encoding_type,

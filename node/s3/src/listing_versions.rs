@@ -8,9 +8,9 @@ use meridian_object::{ListVersionsRequest, ObjectInfo, VersionInfo};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
+use crate::acl_wire::owner_of;
 use crate::attributes::storage_class;
-use crate::auth::principal_of;
-use crate::buckets::{PAGE_MAX, row_owner};
+use crate::buckets::PAGE_MAX;
 use crate::errors::invalid_argument;
 use crate::gateway::{Gateway, failed};
 use crate::listing::{Encoding, checksum_algorithms};
@@ -33,7 +33,8 @@ impl Gateway {
             return Err(invalid_argument("version-id-marker", text));
         }
         let row = self.bucket_row(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let owner = row_owner(&row, &*principal_of(&extensions)?);
+        let owner = row.owner.clone();
+        let marker_owner = owner_of(&self.objects, &owner);
         let prefix = input.prefix.unwrap_or_default();
         let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
         let list = ListVersionsRequest {
@@ -48,8 +49,8 @@ impl Gateway {
         let (mut versions, mut delete_markers) = (Vec::new(), Vec::new());
         for info in &page.versions {
             match &info.object {
-                Some(object) => versions.push(version(encoding, info, object, &owner)),
-                None => delete_markers.push(delete_marker(encoding, info, &owner)),
+                Some(object) => versions.push(version(encoding, info, object, self.object_owner(&owner, object))),
+                None => delete_markers.push(delete_marker(encoding, info, &marker_owner)),
             }
         }
         Ok(S3Response::new(dto::ListObjectVersionsOutput {
@@ -71,7 +72,7 @@ impl Gateway {
     }
 }
 
-fn version(encoding: Encoding, info: &VersionInfo, object: &ObjectInfo, owner: &dto::Owner) -> dto::ObjectVersion {
+fn version(encoding: Encoding, info: &VersionInfo, object: &ObjectInfo, owner: dto::Owner) -> dto::ObjectVersion {
     dto::ObjectVersion {
         key: Some(encoding.text(info.key.as_str())),
         version_id: Some(info.version.to_string()),
@@ -80,7 +81,7 @@ fn version(encoding: Encoding, info: &VersionInfo, object: &ObjectInfo, owner: &
         e_tag: Some(etag(&object.etag)),
         size: i64::try_from(object.size).ok(),
         storage_class: Some(storage_class(&object.attributes).to_owned().into()),
-        owner: Some(owner.clone()),
+        owner: Some(owner),
         checksum_algorithm: checksum_algorithms(object),
         checksum_type: checksum_type(&object.checksums),
         restore_status: None,

@@ -9,13 +9,13 @@ use meridian_types::limits::PART_NUMBER_MAX;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
-use crate::attributes::{AttributeHeaders, WriteOptions};
+use crate::attributes::AttributeHeaders;
 use crate::auth::context_of;
 use crate::checksums::{is_composite, of_whole_object, promised, upload_checksum, verified};
 use crate::conditions::{ReadConditions, copy_range, write_condition};
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed};
-use crate::put::{asks_for_encryption, asks_for_grants, body_length, checksum_texts, checksum_type};
+use crate::put::{asks_for_encryption, body_length, checksum_texts, checksum_type};
 use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key, part_number, timestamp, upload_id, url_encode};
 use crate::xml_body::content_md5;
@@ -26,12 +26,9 @@ impl Gateway {
         request: S3Request<dto::CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<dto::CreateMultipartUploadOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        WriteOptions {
-            acl: input.acl.as_ref().map(|acl| acl.as_str()),
-            encryption: asks_for_encryption(&headers),
-            grants: asks_for_grants(&headers),
+        if asks_for_encryption(&headers) {
+            return Err(not_implemented("Server-side encryption"));
         }
-        .check()?;
         let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
         let checksum = upload_checksum(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
@@ -51,7 +48,12 @@ impl Gateway {
             legal_hold: input.object_lock_legal_hold_status.map(|status| status.as_str().to_owned()),
         };
         let key = object_key(&input.key)?;
-        let create = CreateUploadRequest { bucket, key, attributes: attributes.into_attributes()?, checksum };
+        let create = CreateUploadRequest {
+            bucket,
+            key,
+            attributes: self.with_access(&extensions, &headers, attributes.into_attributes()?).await?,
+            checksum,
+        };
         let outcome = self.objects.create_upload(create).await.map_err(failed(&extensions))?;
         Ok(S3Response::new(dto::CreateMultipartUploadOutput {
             bucket: Some(input.bucket),

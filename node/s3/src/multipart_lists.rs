@@ -5,8 +5,8 @@ use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
 use crate::attributes::storage_class;
-use crate::auth::principal_of;
-use crate::buckets::{PAGE_MAX, owner};
+use crate::auth::requester;
+use crate::buckets::PAGE_MAX;
 use crate::checksums::name;
 use crate::errors::invalid_argument;
 use crate::gateway::{Gateway, failed};
@@ -25,7 +25,7 @@ impl Gateway {
         let marker = input.part_number_marker.unwrap_or_default();
         let after = part_marker(marker)?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let principal = principal_of(&extensions)?;
+        let asks = requester(&extensions);
         let (key, upload) = (object_key(&input.key)?, upload_id(&input.upload_id)?);
         let list = ListPartsRequest { bucket, key, upload, after, limit };
         let page = self.objects.list_parts(list).await.map_err(failed(&extensions))?;
@@ -39,8 +39,8 @@ impl Gateway {
             max_parts: Some(limit as i32),
             is_truncated: Some(page.truncated),
             parts: Some(page.parts.iter().map(part).collect()),
-            initiator: Some(initiator(owner(&principal))),
-            owner: Some(owner(&principal)),
+            initiator: Some(initiator(asks.clone())),
+            owner: Some(asks.clone()),
             storage_class: Some(storage_class(&page.attributes).to_owned().into()),
             checksum_algorithm: page.checksum.map(algorithm_of),
             checksum_type: page.checksum.map(|checksum| kind_of(checksum.composite)),
@@ -56,7 +56,7 @@ impl Gateway {
         let encoding = Encoding::of(input.encoding_type.as_ref())?;
         let limit = page_size("max-uploads", input.max_uploads, PAGE_MAX)?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-        let principal = principal_of(&extensions)?;
+        let asks = requester(&extensions);
         let prefix = input.prefix.unwrap_or_default();
         let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
         let key_marker = input.key_marker.filter(|marker| !marker.is_empty());
@@ -80,8 +80,8 @@ impl Gateway {
             key: Some(encoding.text(info.key.as_str())),
             upload_id: Some(info.upload.to_string()),
             initiated: Some(timestamp(info.initiated.unix_ms())),
-            initiator: Some(initiator(owner(&principal))),
-            owner: Some(owner(&principal)),
+            initiator: Some(initiator(asks.clone())),
+            owner: Some(asks.clone()),
             storage_class: Some(storage_class(&info.attributes).to_owned().into()),
             checksum_algorithm: info.checksum.map(algorithm_of),
             checksum_type: info.checksum.map(|checksum| kind_of(checksum.composite)),

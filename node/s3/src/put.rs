@@ -5,7 +5,7 @@ use meridian_object::PutRequest;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
-use crate::attributes::{AttributeHeaders, WriteOptions};
+use crate::attributes::AttributeHeaders;
 use crate::auth::context_of;
 use crate::checksums::{ALGORITHMS, promised, text, verified};
 use crate::conditions::write_condition;
@@ -22,12 +22,9 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::PutObjectOutput>> {
         refuse_subresources(&request.uri, &[])?;
         let S3Request { input, headers, extensions, trailing_headers, .. } = request;
-        WriteOptions {
-            acl: input.acl.as_ref().map(|acl| acl.as_str()),
-            encryption: asks_for_encryption(&headers),
-            grants: asks_for_grants(&headers),
+        if asks_for_encryption(&headers) {
+            return Err(not_implemented("Server-side encryption"));
         }
-        .check()?;
         if input.write_offset_bytes.is_some() {
             return Err(not_implemented("An append"));
         }
@@ -52,7 +49,7 @@ impl Gateway {
         let put = PutRequest {
             bucket,
             key,
-            attributes: attributes.into_attributes()?,
+            attributes: self.with_access(&extensions, &headers, attributes.into_attributes()?).await?,
             body: body.stream,
             length: Some(body_length(input.content_length, &headers)?),
             content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
@@ -97,10 +94,6 @@ pub(crate) fn asks_for_encryption(headers: &HeaderMap) -> bool {
         || has_prefix(headers, "x-amz-copy-source-server-side-encryption")
 }
 
-pub(crate) fn asks_for_grants(headers: &HeaderMap) -> bool {
-    has_prefix(headers, "x-amz-grant-")
-}
-
 fn has_prefix(headers: &HeaderMap, prefix: &str) -> bool {
     headers.keys().any(|name| name.as_str().starts_with(prefix))
 }
@@ -141,12 +134,12 @@ mod tests {
         let asks = |name: &'static str| {
             let headers: HeaderMap =
                 [(http::HeaderName::from_static(name), HeaderValue::from_static("x"))].into_iter().collect();
-            (asks_for_encryption(&headers), asks_for_grants(&headers))
+            asks_for_encryption(&headers)
         };
-        assert_eq!(asks("x-amz-server-side-encryption-customer-key"), (true, false));
-        assert_eq!(asks("x-amz-copy-source-server-side-encryption-customer-key"), (true, false));
-        assert_eq!(asks("x-amz-grant-read"), (false, true));
-        assert_eq!(asks("x-amz-meta-x-amz-grant-"), (false, false));
+        assert!(asks("x-amz-server-side-encryption-customer-key"));
+        assert!(asks("x-amz-copy-source-server-side-encryption-customer-key"));
+        assert!(!asks("x-amz-grant-read"));
+        assert!(!asks("x-amz-meta-x-amz-grant-"));
     }
 
     #[test]

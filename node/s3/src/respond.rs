@@ -6,6 +6,7 @@
 //! signatures stand there.
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +18,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use meridian_object::Objects;
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode};
 use tokio::sync::Semaphore;
 
 use crate::admission::Admission;
 use crate::context::{RequestContext, RequestIds};
+use crate::cors::{CrossOrigin, preflight, rules_of};
 use crate::errors::{error, slow_down};
 use crate::lenient::{are_signed, odd_headers, without};
 use crate::observe::{RequestObserver, RequestReport};
@@ -40,12 +43,16 @@ pub(crate) struct Responder {
     /// Requests that may run at once.
     pub requests: Semaphore,
     pub observer: Option<Arc<dyn RequestObserver>>,
+    /// For the rules of cross-origin requests.
+    pub objects: Option<Objects>,
 }
 
 impl Responder {
-    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn respond(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Response<Body> {
         let started = Instant::now();
-        let context = RequestContext::new(self.ids.next());
+        let context = RequestContext::new(self.ids.next(), peer);
+        let cross_origin = CrossOrigin::of(request.method(), request.headers());
+        let bucket = self.admission.bucket_of(&request);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let request_bytes = announced(request.headers());
         let may_send_body = may_send_body(&request);
@@ -59,6 +66,13 @@ impl Responder {
         };
         let answer = answer.unwrap_or_else(error_answer);
         let mut answer = decorate(answer, &method, &path, &context);
+        if let (Some(cross_origin), Some(bucket), Some(objects)) = (cross_origin, bucket, &self.objects)
+            && method != Method::OPTIONS
+            && let Some(rules) = rules_of(objects, &bucket).await
+            && let Some(headers) = cross_origin.answer_headers(&rules)
+        {
+            answer.headers_mut().extend(headers);
+        }
         if may_send_body && !context.body_ended() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -70,6 +84,13 @@ impl Responder {
         let Ok(_running) = self.requests.try_acquire() else {
             return Err(slow_down("Please reduce your request rate: too many requests are running."));
         };
+        if request.method() == Method::OPTIONS
+            && let Some(objects) = &self.objects
+        {
+            context.set_operation("OptionsObject");
+            let bucket = self.admission.bucket_of(&request);
+            return preflight(objects, bucket.as_deref(), request.headers()).await;
+        }
         let (mut parts, body) = request.into_parts();
         let (body, _xml) = self.admission.admit(&parts, body, context).await?;
         parts.extensions.insert(Arc::clone(context));
@@ -107,7 +128,7 @@ impl Responder {
     ) {
         let (status, operation, id) = (answer.status().as_u16(), context.operation(), context.id.as_str());
         let response_bytes = announced(answer.headers());
-        let owner = context.principal().map(|principal| principal.owner.as_str());
+        let owner = context.principal().map(|principal| principal.identity.id.as_str());
         let latency_us = latency.as_micros() as u64;
         if answer.status().is_server_error() {
             tracing::info!(id, %method, path, operation, owner, status, latency_us, request_bytes, response_bytes, "access");
@@ -253,7 +274,7 @@ mod tests {
     use super::*;
 
     fn answer_to(method: &Method, failure: S3Error) -> Response<Body> {
-        let context = RequestContext::new("00000000000000AB".to_owned());
+        let context = RequestContext::new("00000000000000AB".to_owned(), None);
         decorate(error_answer(failure), method, "/b/a<b&c", &context)
     }
 
@@ -295,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_head_of_a_range_is_partial_content() {
-        let context = RequestContext::new("1".to_owned());
+        let context = RequestContext::new("1".to_owned(), None);
         let mut answer = Response::new(Body::empty());
         answer.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_static("bytes 0-1/5"));
         assert_eq!(decorate(answer, &Method::HEAD, "/b/k", &context).status(), StatusCode::PARTIAL_CONTENT);
@@ -303,7 +324,7 @@ mod tests {
 
     #[test]
     fn control_characters_in_keys_survive_a_parser() {
-        let context = RequestContext::new("1".to_owned());
+        let context = RequestContext::new("1".to_owned(), None);
         let answer = Response::new(Body::from(Bytes::from_static(b"<Key>a\rb\x01\n\t\xc3\xa9</Key>")));
         let answer = decorate(answer, &Method::POST, "/b", &context);
         assert_eq!(text(&answer), "<Key>a&#xD;b&#x1;\n\té</Key>");
@@ -311,7 +332,7 @@ mod tests {
 
     #[test]
     fn attributes_tell_an_etag_without_quotes() {
-        let context = RequestContext::new("1".to_owned());
+        let context = RequestContext::new("1".to_owned(), None);
         context.set_operation(UNQUOTED_ETAG_OPERATION);
         for xml in ["<A><ETag>&quot;ab-2&quot;</ETag><B/></A>", "<A><ETag>\"ab-2\"</ETag><B/></A>"] {
             let answer = Response::new(Body::from(Bytes::copy_from_slice(xml.as_bytes())));

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::auth::{Access, Secrets};
 use crate::config::{GatewayLimits, S3Config};
 use crate::context::RequestIds;
 use crate::gateway::Gateway;
+use crate::guard::Guard;
 use crate::head_guard::HeadGuard;
 use crate::host::Domains;
 use crate::respond::Responder;
@@ -57,13 +59,15 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    serve_with(config, Gateway::new(objects), listener, shutdown).await
+    let guarded = Some(objects.clone());
+    serve_with(config, Gateway::new(objects), guarded, listener, shutdown).await
 }
 
-/// `serve` for any implementation of the operations.
+/// `serve` for any implementation of the operations; without `objects` there is no guard.
 pub(crate) async fn serve_with(
     config: S3Config,
     operations: impl S3,
+    objects: Option<Objects>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
@@ -71,7 +75,7 @@ pub(crate) async fn serve_with(
     tracing::info!(%address, "S3 is served");
     let limits = config.limits.clone();
     let connections = Arc::new(Semaphore::new(limits.connections_max));
-    let responder = Arc::new(responder(&config, operations));
+    let responder = Arc::new(responder(&config, operations, objects));
     let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     tokio::pin!(shutdown);
     loop {
@@ -84,10 +88,10 @@ pub(crate) async fn serve_with(
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, _)) => match Arc::clone(&connections).try_acquire_owned() {
+            Ok((stream, peer)) => match Arc::clone(&connections).try_acquire_owned() {
                 Ok(permit) => {
                     let (responder, limits) = (Arc::clone(&responder), limits.clone());
-                    tasks.spawn(connection(stream, responder, limits, graceful.watcher(), permit));
+                    tasks.spawn(connection(stream, peer.ip(), responder, limits, graceful.watcher(), permit));
                 }
                 Err(_) => refuse(&stream),
             },
@@ -105,11 +109,12 @@ pub(crate) async fn serve_with(
     Ok(())
 }
 
-fn responder(config: &S3Config, operations: impl S3) -> Responder {
+fn responder(config: &S3Config, operations: impl S3, objects: Option<Objects>) -> Responder {
     let domains = Domains::new(&config.domains);
     let mut builder = S3ServiceBuilder::new(operations);
     builder.set_auth(Secrets(Arc::clone(&config.credentials)));
-    builder.set_access(Access(Arc::clone(&config.credentials)));
+    let guard = objects.clone().map(|objects| Arc::new(Guard::new(objects)));
+    builder.set_access(Access { credentials: Arc::clone(&config.credentials), guard });
     builder.set_host(domains.clone());
     let mut s3s_config = s3s::config::S3Config::default();
     s3s_config.xml_max_body_size = config.limits.xml_body_size_max;
@@ -121,11 +126,13 @@ fn responder(config: &S3Config, operations: impl S3) -> Responder {
         ids: RequestIds::new(),
         requests: Semaphore::new(config.limits.requests_max),
         observer: config.observer.clone(),
+        objects,
     }
 }
 
 async fn connection(
     stream: TcpStream,
+    peer: IpAddr,
     responder: Arc<Responder>,
     limits: GatewayLimits,
     watcher: Watcher,
@@ -137,7 +144,7 @@ async fn connection(
     let stream = HeadGuard::new(stream, limits.header_timeout, limits.write_stall_timeout);
     let service = service_fn(move |request| {
         let responder = Arc::clone(&responder);
-        async move { Ok::<_, Infallible>(responder.respond(request).await) }
+        async move { Ok::<_, Infallible>(responder.respond(request, Some(peer)).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);

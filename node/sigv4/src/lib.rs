@@ -1,6 +1,8 @@
 //! AWS Signature Version 4 in the `Authorization` header, for any region and service: the CLI signs with it and
 //! the admin REST gateway verifies with it. The S3 gateway does not use it (s3s has S3's own forms).
 //!
+//! Beside it stands the cluster's key, under which secrets are kept and session tokens are made.
+//!
 //! It does not read a clock, look up secrets, hash bodies on its own or know presigned URLs: the caller passes the
 //! time, the secret and the payload's hash.
 //!
@@ -14,12 +16,14 @@ mod canonical;
 mod date;
 mod key;
 mod payload;
+mod seal;
 mod sign;
 mod verify;
 
 pub use date::{AmzDate, DateError};
 pub use key::{Scope, SecretKey};
 pub use payload::{PayloadClaim, PayloadHash, PayloadHasher};
+pub use seal::{ClusterKey, NONCE_LENGTH, Purpose, SealError};
 pub use sign::{Credentials, SignError, sign};
 pub use verify::{Claim, SKEW_MS_MAX, Verifier, VerifyError};
 

@@ -1,16 +1,20 @@
 //! What the words of the command line do. Client commands only talk to REST or S3 endpoints.
 
 mod bench;
+mod bucket;
 mod cluster;
 mod inspect;
 mod inventory;
 mod replication;
+mod user;
 
 pub use bench::bench;
+pub use bucket::bucket;
 pub use cluster::{init, node, ready, status};
 pub use inspect::{replication_conflicts, replication_explain, replication_parked};
 pub use inventory::{node_command, volumes};
 pub use replication::{replication_status, replication_wait};
+pub use user::{group, user};
 
 /// A table with Unicode rules on a terminal and plain columns in a pipe.
 fn table(header: &[&str]) -> comfy_table::Table {

@@ -38,6 +38,7 @@ pub enum RecordKind {
     GroupSnapshot = 22,
     VolumeState = 23,
     StableRow = 30,
+    GroupRow = 40,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

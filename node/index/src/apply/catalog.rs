@@ -1,4 +1,4 @@
-//! The catalog's mutations: buckets and users.
+//! The catalog's mutations of buckets.
 //!
 //! Who may do what is for the gateways; the two phases of a deletion are for the shells (rule 18), and here is its last
 //! step. Invariants: a bucket's id derives from its name and completed deletions (rule 17); a bucket's row stays for ever.
@@ -6,11 +6,11 @@
 use meridian_types::{BucketId, BucketName, Plant, Stamp};
 
 use crate::apply::Apply;
-use crate::catalog_rows::{BucketRow, BucketSettings, BucketState, StoredBucket, UserRow};
+use crate::catalog_rows::{BucketRow, BucketSettings, BucketState, SettingChange, SettingStamp, StoredBucket};
 use crate::command::{Mutation, Outcome};
 use crate::keys;
 use crate::machine::MachineError;
-use crate::merge::{merge_bucket, merge_user};
+use crate::merge::{LostSetting, merge_bucket};
 use crate::queries;
 use crate::rows::{ConflictRow, Row};
 
@@ -29,7 +29,10 @@ impl<P: Plant> Apply<'_, '_, P> {
         };
         let id = BucketId::derive(&name, deletions); // rule 17: no datacenter needs to be asked
         let state = BucketState::Active;
-        self.change_bucket(BucketRow { name, id, deletions, created: stamp, updated: stamp, owner, state, settings })?;
+        let set = settings.differences(&BucketSettings::default());
+        let changes = set.into_iter().map(|name| (name, self.setting_stamp(stamp))).collect();
+        let (created, updated) = (stamp, stamp);
+        self.change_bucket(BucketRow { name, id, deletions, created, updated, owner, state, settings, changes })?;
         Ok(Outcome::BucketCreated { bucket: id, existed: false })
     }
 
@@ -54,23 +57,36 @@ impl<P: Plant> Apply<'_, '_, P> {
         bucket: BucketId,
         settings: BucketSettings,
     ) -> Result<Outcome, MachineError> {
-        let Some(row) = queries::bucket_by_id(self.view, bucket)? else { return Ok(Outcome::NoSuchBucket) };
+        let Some(mut row) = queries::bucket_by_id(self.view, bucket)? else { return Ok(Outcome::NoSuchBucket) };
         if !row.is_active() {
             return Ok(Outcome::BucketGone);
+        }
+        for name in row.settings.differences(&settings) {
+            row.changes.insert(name, self.setting_stamp(stamp));
         }
         self.change_bucket(BucketRow { updated: stamp, settings, ..row })?;
         Ok(Outcome::BucketUpdated)
     }
 
-    pub(super) fn put_user(&mut self, stamp: Stamp, user: UserRow) -> Result<Outcome, MachineError> {
-        if !is_valid_user(&user) {
-            return Ok(Outcome::InvalidUser);
+    pub(super) fn change_setting(
+        &mut self,
+        stamp: Stamp,
+        bucket: BucketId,
+        change: SettingChange,
+    ) -> Result<Outcome, MachineError> {
+        let Some(mut row) = queries::bucket_by_id(self.view, bucket)? else { return Ok(Outcome::NoSuchBucket) };
+        if !row.is_active() {
+            return Ok(Outcome::BucketGone);
         }
-        let mutation = Mutation::User(UserRow { updated: stamp, ..user });
-        self.append_log(stamp, mutation.encode());
-        let Mutation::User(user) = mutation else { unreachable!("made above") };
-        self.place_user(user)?;
-        Ok(Outcome::UserStored)
+        let name = change.name();
+        row.settings.change(change);
+        row.changes.insert(name, self.setting_stamp(stamp));
+        self.change_bucket(BucketRow { updated: stamp, ..row })?;
+        Ok(Outcome::BucketUpdated)
+    }
+
+    fn setting_stamp(&self, stamp: Stamp) -> SettingStamp {
+        SettingStamp { stamp, origin: self.next_place(), cursors: self.state.cursors.clone() }
     }
 
     /// Writes an own change of a bucket's row, stamped `row.updated`, to the row and to the log.
@@ -88,35 +104,17 @@ impl<P: Plant> Apply<'_, '_, P> {
         let existing = queries::stored_bucket(self.view, &incoming.row.name)?;
         let outcome = merge_bucket(existing.as_ref(), &incoming);
         let row = &outcome.merged.row;
-        for (winner, lost) in outcome.lost {
+        if let Some((winner, lost)) = outcome.lost {
             let (name, id, loser) = (lost.name.clone(), lost.id, lost.updated);
             let conflict = ConflictRow::Bucket { name, winner, loser, lost: Box::new(lost) };
             self.record_conflict(id, "", &conflict)?;
+        }
+        for LostSetting { setting, winner, loser } in outcome.lost_settings {
+            let conflict = ConflictRow::Setting { name: row.name.clone(), setting, winner, loser };
+            self.record_conflict(row.id, &setting.to_string(), &conflict)?;
         }
         self.view.put(keys::bucket_name(row.id, &row.name), Vec::new());
         self.view.put(keys::bucket(&row.name), outcome.merged.to_record());
         Ok(())
     }
-
-    /// Merges a user row, own or remote, and keeps the look-up by access key in step.
-    pub(super) fn place_user(&mut self, incoming: UserRow) -> Result<(), MachineError> {
-        let existing = queries::user_row(self.view, &incoming.name)?;
-        if !merge_user(self.plant, existing.as_ref(), &incoming) {
-            return Ok(());
-        }
-        for key in existing.iter().flat_map(|user| &user.access_keys) {
-            self.view.delete(keys::access_key(&key.access_key, &incoming.name));
-        }
-        for key in &incoming.access_keys {
-            self.view.put(keys::access_key(&key.access_key, &incoming.name), Vec::new());
-        }
-        self.view.put(keys::user(&incoming.name), incoming.to_record());
-        Ok(())
-    }
-}
-
-/// Whether a user's name and access keys can stand in keys.
-pub(super) fn is_valid_user(user: &UserRow) -> bool {
-    let is_valid = |text: &str| !text.is_empty() && !text.contains('\0');
-    is_valid(&user.name) && user.access_keys.iter().all(|key| is_valid(&key.access_key))
 }

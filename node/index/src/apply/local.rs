@@ -66,7 +66,9 @@ impl<P: Plant> Apply<'_, '_, P> {
             Operation::CreateBucket { name, settings, owner } => self.create_bucket(stamp, name, settings, owner)?,
             Operation::DeleteBucket { name, bucket } => self.delete_bucket(stamp, &name, bucket)?,
             Operation::UpdateBucket { bucket, settings } => self.update_bucket(stamp, bucket, settings)?,
-            Operation::PutUser(user) => self.put_user(stamp, user)?,
+            Operation::ChangeBucket { bucket, change } => self.change_setting(stamp, bucket, change)?,
+            Operation::ChangeUser { name, change } => self.change_user(stamp, name, change)?,
+            Operation::ChangeGroup { name, change } => self.change_group(stamp, name, change)?,
             Operation::DeleteVersion { bucket, key, version, condition, bypass_governance } => {
                 self.delete_version(stamp, bucket, key, version, &condition, bypass_governance)?
             }
@@ -135,7 +137,9 @@ impl Operation {
             Operation::CreateBucket { .. }
             | Operation::DeleteBucket { .. }
             | Operation::UpdateBucket { .. }
-            | Operation::PutUser(_) => true,
+            | Operation::ChangeBucket { .. }
+            | Operation::ChangeUser { .. }
+            | Operation::ChangeGroup { .. } => true,
         }
     }
 }

@@ -9,7 +9,7 @@ use meridian_replicator::{Batch, CheckedBatch, LogEntry, OriginCursor, check_bat
 use meridian_types::{BucketId, EntryHash, ObjectKey, Plant, Planted, Stamp};
 
 use crate::apply::Apply;
-use crate::apply::catalog::is_valid_user;
+use crate::apply::users::{is_valid_group, is_valid_user};
 use crate::catalog_rows::StoredBucket;
 use crate::command::{Mutation, RemoteOutcome};
 use crate::keys;
@@ -58,7 +58,7 @@ impl<P: Plant> Apply<'_, '_, P> {
     /// An entry's mutation, when this group can apply it.
     fn remote_mutation(&self, entry: &LogEntry) -> Result<Mutation, String> {
         let mutation = Mutation::decode(&entry.mutation).map_err(|error| error.to_string())?;
-        let is_for_catalog = matches!(mutation, Mutation::Bucket(_) | Mutation::User(_));
+        let is_for_catalog = matches!(mutation, Mutation::Bucket(_) | Mutation::User(_) | Mutation::Group(_));
         if is_for_catalog != self.machine.partition.is_catalog() {
             return Err(format!("its mutation does not belong to partition {}", self.machine.partition));
         }
@@ -84,7 +84,12 @@ impl<P: Plant> Apply<'_, '_, P> {
             Mutation::User(user) if !is_valid_user(user) => {
                 Err("a user with a name or access key of no form".to_owned())
             }
-            Mutation::Bucket(_) | Mutation::User(_) => Ok(mutation),
+            Mutation::Bucket(row) if row.changes.values().any(|change| change.stamp > row.updated) => {
+                Err(format!("a setting of bucket {} was changed after the bucket", row.name))
+            }
+            Mutation::Group(group) if group.updated != entry.stamp => Err(stamped_otherwise(group.updated)),
+            Mutation::Group(group) if !is_valid_group(group) => Err("a group with a name of no form".to_owned()),
+            Mutation::Bucket(_) | Mutation::User(_) | Mutation::Group(_) => Ok(mutation),
         }
     }
 
@@ -116,6 +121,7 @@ impl<P: Plant> Apply<'_, '_, P> {
             Mutation::Annotated { bucket, key, row } => self.merge_version(bucket, &key, *row),
             Mutation::Bucket(row) => self.place_bucket(StoredBucket { row, origin, cursors: entry.cursors }),
             Mutation::User(user) => self.place_user(user),
+            Mutation::Group(group) => self.place_group(group),
         }
     }
 

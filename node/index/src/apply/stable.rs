@@ -139,7 +139,12 @@ fn target(entry: &LogEntry) -> Target {
         Ok(Mutation::Removed { bucket, key, version }) => Target::Version { bucket, key, version },
         Ok(Mutation::Bucket(row)) => Target::Bucket(row.name),
         // Versions of their own stay, and are joined with what is annotated later.
-        Ok(Mutation::Object { mode: VersionMode::Versioned, .. } | Mutation::Annotated { .. } | Mutation::User(_))
+        Ok(
+            Mutation::Object { mode: VersionMode::Versioned, .. }
+            | Mutation::Annotated { .. }
+            | Mutation::User(_)
+            | Mutation::Group(_),
+        )
         | Err(_) => Target::Nothing,
     }
 }

@@ -5,4 +5,5 @@ mod local;
 mod remote;
 mod stable;
 mod uploads;
+mod users;
 mod versions;

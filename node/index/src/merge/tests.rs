@@ -3,11 +3,14 @@
 use meridian_types::{BucketId, BucketName, Sound, Stamp};
 use proptest::prelude::{Just, Strategy, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Merge, merge, merge_bucket, merge_user};
+use super::{Merge, merge, merge_bucket, merge_group, merge_user};
 use crate::attributes::{Change, Retention, RetentionMode};
-use crate::catalog_rows::{BucketRow, BucketSettings, BucketState, StoredBucket, UserRow, UserState, Versioning};
+use crate::catalog_rows::{
+    BucketRow, BucketSettings, BucketState, DocumentKind, SettingName, SettingStamp, StoredBucket, Versioning,
+};
 use crate::rows::{ObjectVersion, VersionKind};
 use crate::testing::{body, place, seen, stamp, version};
+use crate::user_rows::{AccessKey, GroupRow, Profile, Register, Registers, Secret, UserRow, UserState};
 
 /// A mutation is a function of its stamp, as no two carry the same one.
 fn any_version() -> impl Strategy<Value = ObjectVersion> {
@@ -69,6 +72,7 @@ fn any_bucket() -> impl Strategy<Value = StoredBucket> {
                 owner: owner_of(created),
                 state,
                 settings: settings_of(updated),
+                changes: changes_of(updated),
             };
             StoredBucket { row, origin: place(updated.timestamp.raw()), cursors: seen(&[(3 - changer, later)]) }
         },
@@ -82,11 +86,23 @@ fn owner_of(created: Stamp) -> String {
 fn settings_of(updated: Stamp) -> BucketSettings {
     let versioning =
         if updated.timestamp.raw().is_multiple_of(2) { Versioning::Enabled } else { Versioning::Suspended };
-    BucketSettings {
-        versioning,
-        code: Some(format!("{}00", updated.datacenter).parse().unwrap()),
-        ..BucketSettings::default()
+    let code = Some(format!("{}00", updated.datacenter).parse().unwrap());
+    let mut settings = BucketSettings { versioning, code, ..BucketSettings::default() };
+    if updated.timestamp.raw().is_multiple_of(3) {
+        settings.documents.insert(DocumentKind::Policy, format!("policy of {updated}"));
     }
+    settings
+}
+
+/// Which settings a change sets depends on its stamp, so that rows meet that have set different ones.
+fn changes_of(updated: Stamp) -> std::collections::BTreeMap<SettingName, SettingStamp> {
+    let raw = updated.timestamp.raw();
+    let change = SettingStamp { stamp: updated, origin: place(raw), cursors: seen(&[]) };
+    let mut names = vec![SettingName::Versioning, SettingName::Code];
+    if raw.is_multiple_of(3) || raw.is_multiple_of(5) {
+        names.push(SettingName::Document(DocumentKind::Policy)); // at 5 it was removed
+    }
+    names.into_iter().map(|name| (name, change.clone())).collect()
 }
 
 /// Without the places, which in these generated rows do not follow from the stamps.
@@ -96,18 +112,37 @@ fn join_buckets(existing: StoredBucket, incoming: &StoredBucket) -> StoredBucket
     merged
 }
 
-fn user(raw: u64) -> UserRow {
-    UserRow {
-        name: "a".to_owned(),
-        id: format!("{raw}"),
-        display_name: String::new(),
-        email: None,
-        tenant: None,
-        admin: false,
-        access_keys: Vec::new(),
-        state: UserState::Active,
-        updated: stamp(raw, 1),
-    }
+/// Registers from few enough names and stamps that they meet; a value is a function of its stamp.
+fn any_registers() -> impl Strategy<Value = Registers<u64>> {
+    proptest::collection::btree_map("[abc]", 1u64..9, 0..4).prop_map(|names| {
+        let register = |raw: u64| Register { value: (!raw.is_multiple_of(3)).then_some(raw), changed: stamp(raw, 1) };
+        names.into_iter().map(|(name, raw)| (name, register(raw))).collect()
+    })
+}
+
+fn mapped<T>(registers: &Registers<u64>, value: impl Fn(u64) -> T) -> Registers<T> {
+    let map = |register: &Register<u64>| Register { value: register.value.map(&value), changed: register.changed };
+    registers.iter().map(|(name, register)| (name.clone(), map(register))).collect()
+}
+
+fn any_user() -> impl Strategy<Value = UserRow> {
+    (1u64..9, any_registers(), any_registers(), any_registers()).prop_map(|(raw, keys, policies, groups)| {
+        let changed = |registers: &Registers<u64>| registers.values().map(|register| register.changed).max();
+        let all = [changed(&keys), changed(&policies), changed(&groups), Some(stamp(raw, 1))];
+        UserRow {
+            name: "a".to_owned(),
+            profile: Profile { id: format!("{raw}"), ..Profile::default() },
+            profile_changed: stamp(raw, 1),
+            access_keys: mapped(&keys, |raw| AccessKey {
+                secret_key: Secret(raw.to_string()),
+                active: true,
+                created_unix_ms: raw,
+            }),
+            policies: mapped(&policies, |raw| raw.to_string()),
+            groups: mapped(&groups, |_| ()),
+            updated: all.into_iter().flatten().max().unwrap(),
+        }
+    })
 }
 
 proptest! {
@@ -146,18 +181,39 @@ proptest! {
 
     #[test]
     fn what_a_bucket_merge_loses_does_not_depend_on_who_came_first(a in any_bucket(), b in any_bucket()) {
-        prop_assert_eq!(merge_bucket(Some(&a), &b).lost, merge_bucket(Some(&b), &a).lost);
+        let (ab, ba) = (merge_bucket(Some(&a), &b), merge_bucket(Some(&b), &a));
+        prop_assert_eq!(ab.lost, ba.lost);
+        prop_assert_eq!(ab.lost_settings, ba.lost_settings);
     }
 
     #[test]
-    fn merge_user_keeps_the_greatest_stamp(stamps in proptest::collection::vec(1u64..9, 1..9)) {
-        let mut kept: Option<UserRow> = None;
-        for raw in &stamps {
-            if merge_user(Sound, kept.as_ref(), &user(*raw)) {
-                kept = Some(user(*raw));
-            }
+    fn merge_user_is_commutative_associative_and_idempotent(a in any_user(), b in any_user(), c in any_user()) {
+        let ab = merge_user(Some(&a), &b);
+        prop_assert_eq!(&ab, &merge_user(Some(&b), &a));
+        prop_assert_eq!(merge_user(Some(&ab), &c), merge_user(Some(&a), &merge_user(Some(&b), &c)));
+        prop_assert_eq!(&merge_user(Some(&a), &a), &a);
+        prop_assert_eq!(&merge_user(Some(&ab), &a), &ab);
+        prop_assert_eq!(&merge_user(None, &a), &a);
+        for (name, register) in &ab.access_keys {
+            let either = [a.access_keys.get(name), b.access_keys.get(name)];
+            prop_assert_eq!(either.into_iter().flatten().map(|one| one.changed).max(), Some(register.changed));
         }
-        prop_assert_eq!(kept, stamps.iter().max().map(|raw| user(*raw)));
+    }
+
+    #[test]
+    fn merge_group_is_commutative_and_idempotent(a in any_registers(), b in any_registers(), x in 1u64..9, y in 1u64..9) {
+        let group = |policies: &Registers<u64>, raw: u64| GroupRow {
+            name: "g".to_owned(),
+            state: if raw.is_multiple_of(2) { UserState::Active } else { UserState::Deleted },
+            state_changed: stamp(raw, 1),
+            policies: mapped(policies, |raw| raw.to_string()),
+            updated: stamp(9, 1),
+        };
+        let (a, b) = (group(&a, x), group(&b, y));
+        let ab = merge_group(Some(&a), &b);
+        prop_assert_eq!(&ab, &merge_group(Some(&b), &a));
+        prop_assert_eq!(&merge_group(Some(&ab), &b), &ab);
+        prop_assert_eq!(ab.state_changed, a.state_changed.max(b.state_changed));
     }
 }
 

@@ -10,10 +10,11 @@ use super::{
 };
 use crate::attributes::{Change, Retention, RetentionMode};
 use crate::catalog_rows::{
-    AccessKey, BucketRow, BucketSettings, BucketState, DefaultRetention, ObjectLock, Secret, StoredBucket, UserRow,
-    UserState, Versioning,
+    BucketRow, BucketSettings, BucketState, DefaultRetention, DocumentKind, ObjectLock, SettingName, SettingStamp,
+    StoredBucket, Versioning,
 };
 use crate::testing::{BUCKET, attempt, body, chunk, key, place, seen, stamp, time, upload_id, version};
+use crate::user_rows::{AccessKey, GroupRow, Profile, Register, Secret, UserRow, UserState};
 
 fn simple_object() -> ObjectVersion {
     let now = meridian_types::Timestamp::from_unix_ms(1_790_000_000_123);
@@ -46,10 +47,13 @@ fn bucket_row() -> BucketRow {
         object_lock: Some(ObjectLock {
             default: Some(DefaultRetention { mode: RetentionMode::Governance, days: 7, years: 0 }),
         }),
+        documents: [(DocumentKind::Policy, "{}".to_owned())].into(),
     };
+    let change = SettingStamp { stamp: stamp(9, 2), origin: place(3), cursors: seen(&[(1, 7)]) };
+    let changes = [(SettingName::Document(DocumentKind::Policy), change)].into();
     let (id, state) = (BucketId::derive(&name, 1), BucketState::Active);
     let (created, updated, owner) = (stamp(4, 1), stamp(9, 2), "alice".to_owned());
-    BucketRow { name, id, deletions: 1, created, updated, owner, state, settings }
+    BucketRow { name, id, deletions: 1, created, updated, owner, state, settings, changes }
 }
 
 fn stable_row() -> StableRow {
@@ -58,17 +62,33 @@ fn stable_row() -> StableRow {
 }
 
 fn user_row() -> UserRow {
+    let key = AccessKey { secret_key: Secret("hush".to_owned()), active: true, created_unix_ms: 5 };
+    let changed = stamp(3, 1);
     UserRow {
         name: "alice".to_owned(),
-        id: "a1".to_owned(),
-        display_name: "Alice".to_owned(),
-        email: Some("a@b".to_owned()),
-        tenant: None,
-        admin: true,
-        access_keys: vec![AccessKey { access_key: "AK".to_owned(), secret_key: Secret("hush".to_owned()) }],
-        state: UserState::Active,
-        updated: stamp(3, 1),
+        profile: Profile {
+            id: "a1".to_owned(),
+            display_name: "Alice".to_owned(),
+            email: Some("a@b".to_owned()),
+            tenant: None,
+            account: Some("acc".to_owned()),
+            admin: true,
+            state: UserState::Active,
+            created_unix_ms: 4,
+        },
+        profile_changed: stamp(2, 1),
+        access_keys: [("AK".to_owned(), Register { value: Some(key), changed })].into(),
+        policies: [("p".to_owned(), Register { value: None, changed })].into(),
+        groups: [("g".to_owned(), Register { value: Some(()), changed })].into(),
+        updated: changed,
     }
+}
+
+fn group_row() -> GroupRow {
+    let policy = Register { value: Some("{}".to_owned()), changed: stamp(2, 1) };
+    let (state, state_changed, updated) = (UserState::Deleted, stamp(1, 1), stamp(2, 1));
+    let policies = [("p".to_owned(), policy)].into();
+    GroupRow { name: "g".to_owned(), state, state_changed, policies, updated }
 }
 
 #[test]
@@ -92,6 +112,7 @@ fn golden_bytes() {
         (stable_row().to_record(), GOLDEN_STABLE),
         (StoredBucket { row: bucket_row(), origin: place(3), cursors: seen(&[(2, 7)]) }.to_record(), GOLDEN_BUCKET),
         (user_row().to_record(), GOLDEN_USER),
+        (group_row().to_record(), GOLDEN_GROUP),
     ];
     let found: Vec<String> = golden.iter().map(|(record, _)| hex::encode(record)).collect();
     let wanted: Vec<&str> = golden.iter().map(|(_, wanted)| *wanted).collect();
@@ -110,8 +131,10 @@ const GOLDEN_STATE: &str = "0401090000010000000000000000000000000000000000000000
 const GOLDEN_FENCE: &str = "1401010200000000000000000000000000000009b745e86a";
 const GOLDEN_STABLE: &str = "1e01ac02c80164020100070200056e557a46";
 const GOLDEN_BUCKET: &str = "0a010670686f746f73ab9511d9bc38190579d0abbc1badbe96010401090205616c69636501010103323030010464632d6101\
-    010007000003010200075ae7846d";
-const GOLDEN_USER: &str = "150105616c69636502613105416c696365010361406200010102414b0468757368000301268c22bf";
+    010007000100027b7d01030009020003010100070003010200077140f7af";
+const GOLDEN_USER: &str = "150105616c69636502613105416c696365010361406200010361636301000402010102414b01046875736801050301010170\
+    00030101016701030103011387b492";
+const GOLDEN_GROUP: &str = "2801016701010101017001027b7d02010201fbcd362a";
 
 fn check_round_trip<R: Row + PartialEq + std::fmt::Debug>(row: &R) {
     let bytes = row.to_record();
@@ -146,12 +169,14 @@ fn every_row_comes_back_and_every_flip_and_cut_is_refused() {
     let lost = LostWrite::Object { size: 4, etag: "x".to_owned() };
     check_round_trip(&ConflictRow::Object { bucket, key: key("k"), winner, loser, lost });
     let (name, lost) = (bucket_row().name, Box::new(bucket_row()));
-    check_round_trip(&ConflictRow::Bucket { name, winner, loser, lost });
+    check_round_trip(&ConflictRow::Bucket { name: name.clone(), winner, loser, lost });
+    check_round_trip(&ConflictRow::Setting { name, setting: SettingName::Versioning, winner, loser });
     check_round_trip(&FenceRow { attempts: vec![attempt(1, 3), attempt(2, 9)] });
     check_round_trip(&stable_row());
     check_round_trip(&PartitionState { cursors: seen(&[(2, 5)]), ..PartitionState::default() });
     check_round_trip(&StoredBucket { row: bucket_row(), origin: place(1), cursors: seen(&[]) });
     check_round_trip(&user_row());
+    check_round_trip(&group_row());
     check_round_trip(&Cursor::start(crate::testing::dc(3)));
 }
 

@@ -110,6 +110,8 @@ impl Stack {
         }
         let replicas = ReplicasConfig { local, boot_counter, timings: ReplicaTimings::default() };
         let config = ObjectsConfig {
+            datacenters: 3,
+            cluster_key: meridian_sigv4::ClusterKey::new([7; 32]),
             datacenter: here(),
             partitions: PARTITIONS,
             region: "dc-a".parse().unwrap(),

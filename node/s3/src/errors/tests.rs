@@ -97,7 +97,7 @@ fn a_fault_seen_in_the_body_explains_the_failure() {
         (BodyFault::PayloadHash, "XAmzContentSHA256Mismatch", 400),
         (BodyFault::ChunkSignature, "SignatureDoesNotMatch", 403),
     ] {
-        let context = RequestContext::new("1".to_owned());
+        let context = RequestContext::new("1".to_owned(), None);
         context.set_body_fault(fault);
         let failure = ObjectError::Body(StreamError::Client("cut".to_owned()));
         let error = object_error(failure, Some(&context));

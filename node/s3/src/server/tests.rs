@@ -86,12 +86,8 @@ struct Users;
 #[async_trait]
 impl CredentialsProvider for Users {
     async fn principal(&self, access_key: &str) -> Result<Option<Principal>, CredentialsError> {
-        let principal = || Principal {
-            secret_key: SecretKey::new(SECRET),
-            owner: "ann".to_owned(),
-            display_name: "Ann".to_owned(),
-            admin: true,
-        };
+        let identity = Arc::new(crate::testing::identity("ann", true));
+        let principal = || Principal { secret_key: SecretKey::new(SECRET), identity, session_policy: None };
         Ok((access_key == ACCESS).then(principal))
     }
 }
@@ -111,7 +107,7 @@ impl Server {
         let shutdown = async move {
             let _ = stopped.await;
         };
-        Self { address, stop, task: tokio::spawn(serve_with(config, Fake::default(), listener, shutdown)) }
+        Self { address, stop, task: tokio::spawn(serve_with(config, Fake::default(), None, listener, shutdown)) }
     }
 
     async fn connect(&self) -> Client {

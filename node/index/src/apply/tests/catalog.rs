@@ -4,7 +4,7 @@ use meridian_types::{BucketId, BucketName};
 
 use crate::testing::{Group, stamp};
 use crate::{
-    AccessKey, BucketSettings, BucketState, ConflictRow, Operation, Outcome, Secret, UserRow, UserState, Versioning,
+    BucketSettings, BucketState, ConflictRow, DocumentKind, Operation, Outcome, SettingChange, SettingName, Versioning,
     queries,
 };
 
@@ -78,11 +78,13 @@ fn concurrent_creates_of_one_name_become_one_bucket_and_lost_settings_are_record
         let lost: Vec<_> = conflicts
             .iter()
             .map(|conflict| match conflict {
-                ConflictRow::Bucket { winner, lost, .. } => (conflict.loser(), *winner, lost.owner.as_str()),
+                ConflictRow::Bucket { winner, lost, .. } => (conflict.loser(), *winner, lost.owner.clone()),
+                ConflictRow::Setting { winner, setting, .. } => (conflict.loser(), *winner, setting.to_string()),
                 ConflictRow::Object { .. } => panic!("{conflict:?}"),
             })
             .collect();
-        assert_eq!(lost, [(stamp(1, 1), stamp(1, 2), "alice"), (stamp(1, 2), stamp(1, 1), "bob")]);
+        let expected = [(stamp(1, 1), stamp(1, 2), "versioning"), (stamp(1, 2), stamp(1, 1), "bob")];
+        assert_eq!(lost, expected.map(|(loser, winner, what)| (loser, winner, what.to_owned())));
     }
     assert_eq!(queries::bucket(&a.kv, &name()).unwrap(), queries::bucket(&b.kv, &name()).unwrap());
 }
@@ -111,55 +113,48 @@ fn settings_change_and_replicate() {
     assert!(queries::conflicts(&a.kv, None, 9).unwrap().is_empty(), "the change knew the creation");
 }
 
-fn user(name: &str, access_keys: &[&str], state: UserState) -> UserRow {
-    let access_key =
-        |key: &&str| AccessKey { access_key: (*key).to_owned(), secret_key: Secret(format!("secret of {key}")) };
-    UserRow {
-        name: name.to_owned(),
-        id: format!("id-{name}"),
-        display_name: name.to_owned(),
-        email: None,
-        tenant: None,
-        admin: false,
-        access_keys: access_keys.iter().map(access_key).collect(),
-        state,
-        updated: stamp(999, 9), // whatever a caller says, apply stamps it
-    }
+fn document(kind: DocumentKind, text: &str) -> Operation {
+    let text = (!text.is_empty()).then(|| text.to_owned());
+    Operation::ChangeBucket { bucket: id(0), change: SettingChange::Document(kind, text) }
 }
 
 #[test]
-fn users_are_found_by_access_key_until_it_or_they_go() {
-    let mut catalog = Group::catalog(1);
-    let holder =
-        |catalog: &Group, key: &str| queries::user_by_access_key(&catalog.kv, key).unwrap().map(|user| user.name);
-    assert_eq!(catalog.propose(Operation::PutUser(user("bob", &["K1", "K2"], UserState::Active))), Outcome::UserStored);
-    assert_eq!(queries::user(&catalog.kv, "bob").unwrap().unwrap().updated, stamp(1, 1));
-    assert_eq!((holder(&catalog, "K1"), holder(&catalog, "K")), (Some("bob".to_owned()), None));
-    assert_eq!((holder(&catalog, ""), holder(&catalog, "K1\0b")), (None, None));
-    catalog.propose(Operation::PutUser(user("bob", &["K2"], UserState::Active)));
-    assert_eq!((holder(&catalog, "K1"), holder(&catalog, "K2")), (None, Some("bob".to_owned())));
-    assert_eq!(queries::users(&catalog.kv).unwrap().len(), 1);
-    catalog.propose(Operation::PutUser(user("bob", &["K2"], UserState::Deleted)));
-    assert_eq!((holder(&catalog, "K2"), queries::users(&catalog.kv).unwrap().len()), (None, 0));
-    assert_eq!(queries::user(&catalog.kv, "bob").unwrap(), None);
-    for bad in
-        [user("", &[], UserState::Active), user("a\0", &[], UserState::Active), user("a", &[""], UserState::Active)]
-    {
-        assert_eq!(catalog.propose(Operation::PutUser(bad)), Outcome::InvalidUser);
-    }
-}
-
-#[test]
-fn concurrent_changes_of_a_user_converge() {
+fn settings_that_two_datacenters_change_at_once_merge_one_by_one_and_losses_are_recorded() {
     let (mut a, mut b) = (Group::catalog(1), Group::catalog(2));
-    a.propose(Operation::PutUser(user("bob", &["KA"], UserState::Active)));
-    b.propose(Operation::PutUser(user("bob", &["KB"], UserState::Active)));
-    b.propose(Operation::PutUser(user("al", &["KA"], UserState::Active)));
+    a.propose(create());
+    b.pull(&a);
+    assert_eq!(a.propose(document(DocumentKind::Policy, "policy of a")), Outcome::BucketUpdated);
+    a.propose(document(DocumentKind::Cors, "cors of a"));
+    b.propose(document(DocumentKind::Policy, "policy of b"));
+    b.propose(document(DocumentKind::Tagging, "tags of b"));
     a.pull(&b);
     b.pull(&a);
     for catalog in [&a, &b] {
-        let holder = |key: &str| queries::user_by_access_key(&catalog.kv, key).unwrap().map(|user| user.name);
-        assert_eq!((holder("KA"), holder("KB")), (Some("al".to_owned()), Some("bob".to_owned())));
+        let row = queries::bucket(&catalog.kv, &name()).unwrap().unwrap();
+        let documents: Vec<&str> = row.settings.documents.values().map(String::as_str).collect();
+        assert_eq!(documents, ["policy of b", "cors of a", "tags of b"]);
+        let conflicts = queries::conflicts(&catalog.kv, None, 9).unwrap();
+        let [ConflictRow::Setting { name, setting, winner, loser }] = &conflicts[..] else { panic!("{conflicts:?}") };
+        assert_eq!((name.as_str(), setting), ("photos", &SettingName::Document(DocumentKind::Policy)));
+        assert_eq!((*winner, *loser), (stamp(2, 2), stamp(2, 1)));
     }
-    assert_eq!((a.rows_of(b'w'), a.rows_of(b'y')), (b.rows_of(b'w'), b.rows_of(b'y')));
+    assert_eq!(queries::bucket(&a.kv, &name()).unwrap(), queries::bucket(&b.kv, &name()).unwrap());
+    // A change that knew both is no conflict, and a removal is a change.
+    a.propose(document(DocumentKind::Policy, ""));
+    b.pull(&a);
+    let row = queries::bucket(&b.kv, &name()).unwrap().unwrap();
+    assert_eq!(row.settings.document(DocumentKind::Policy), None);
+    assert_eq!(queries::conflicts(&b.kv, None, 9).unwrap().len(), 1);
+}
+
+#[test]
+fn a_bucket_made_anew_has_none_of_the_settings_of_the_one_before() {
+    let mut catalog = Group::catalog(1);
+    catalog.propose(create());
+    catalog.propose(document(DocumentKind::Policy, "p"));
+    catalog.propose(Operation::DeleteBucket { name: name(), bucket: id(0) });
+    assert_eq!(catalog.propose(document(DocumentKind::Policy, "q")), Outcome::BucketGone);
+    catalog.propose(create());
+    let row = queries::bucket(&catalog.kv, &name()).unwrap().unwrap();
+    assert!(row.settings.documents.is_empty() && row.changes.is_empty());
 }
