@@ -128,6 +128,8 @@ impl RunningNode {
             Arc::clone(&volumes),
             Arc::clone(&clock),
         )?;
+        let members = Arc::clone(&gossip);
+        replication.count_live_nodes(Arc::new(move || members.live().len() as u32));
         replication_service.set(replication.clone());
         let objects = Objects::new(
             ObjectsConfig {
@@ -319,7 +321,11 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
         boot_counter,
         peers: config.others.iter().map(peer).collect(),
         timings,
-        limits: ReplicationLimits::default(),
+        limits: ReplicationLimits {
+            lag_warn: Duration::from_millis(config.timing.lag_warn_ms),
+            lag_critical: Duration::from_millis(config.timing.lag_critical_ms),
+            ..ReplicationLimits::default()
+        },
     }
 }
 

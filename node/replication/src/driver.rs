@@ -20,8 +20,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::report::{Observed, read_rates};
 use crate::sources::Source;
-use crate::status::CachedReports;
+use crate::status::follow_reports;
 use crate::{ReplicationConfig, ReplicationError, blob_lane, metadata_lane};
 
 /// Clocks of peers that are needed to call our own wrong.
@@ -47,7 +48,7 @@ pub(crate) struct Inner {
     pub volumes_moved: watch::Sender<u64>,
     /// When each datacenter's last pull was answered with what it had waited for.
     pub answered: Mutex<BTreeMap<DatacenterId, tokio::time::Instant>>,
-    pub cached: CachedReports,
+    pub observed: Observed,
 }
 
 impl Replication {
@@ -85,7 +86,7 @@ impl Replication {
             report_now: Notify::new(),
             volumes_moved: watch::Sender::new(1),
             answered: Mutex::default(),
-            cached: CachedReports::default(),
+            observed: Observed::default(),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {
@@ -95,6 +96,7 @@ impl Replication {
         if !inner.sources.is_empty() {
             tasks.spawn(close_periodically(Arc::clone(&inner)));
             tasks.spawn(report_periodically(Arc::clone(&inner)));
+            tasks.spawn(follow_reports(Arc::clone(&inner)));
         }
         tasks.spawn(follow_own_volumes(Arc::clone(&inner)));
         Ok(Self { inner, tasks: Arc::new(Mutex::new(tasks)) })
@@ -235,6 +237,7 @@ impl Inner {
 async fn report_periodically(inner: Arc<Inner>) {
     loop {
         let _ = tokio::time::timeout(inner.config.limits.report_interval, inner.report_now.notified()).await;
+        read_rates(&inner);
         inner.report().await;
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::driver::{Inner, Replication};
-use crate::{explain, status};
+use crate::{explain, report};
 
 /// Longest time that a pull or a list is kept open.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -179,7 +179,7 @@ impl ReplicationRpc for ReplicationService {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let request = request.into_inner();
         let (inner, _) = self.inner(request.caller.as_ref())?;
-        Ok(Response::new(status::own_report(inner)))
+        Ok(Response::new(report::own_report(inner)))
     }
 
     async fn fence_bucket(&self, request: Request<FenceRequest>) -> Result<Response<FenceReply>, Status> {
@@ -234,7 +234,7 @@ pub(crate) async fn await_watermark(
             inner.report_now.notify_one();
         }
         if met || tokio::time::timeout_at(until, moved.changed()).await.is_err() {
-            let reason = if met { String::new() } else { status::held_back_by(inner, source, wanted) };
+            let reason = if met { String::new() } else { report::held_back_by(inner, source, wanted) };
             return Ok(AwaitReply { met, meta: meta.raw(), data: data.raw(), reason });
         }
     }
