@@ -95,8 +95,8 @@ impl ReplicationScreen {
     /// # Errors
     /// When it says nothing of it.
     pub fn exposure(&self, datacenter: &str) -> Result<Exposure> {
-        let rows = self.0["exposure"].as_array().into_iter().flatten();
-        let row = rows.filter(|row| row["datacenter"] == datacenter).next_back();
+        let mut rows = self.0["exposure"].as_array().into_iter().flatten();
+        let row = rows.rfind(|row| row["datacenter"] == datacenter);
         let row = row.with_context(|| format!("nothing is said of the loss of {datacenter} in {self}"))?;
         let missing = row["missing"].as_array().into_iter().flatten();
         Ok(Exposure {
