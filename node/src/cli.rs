@@ -170,9 +170,9 @@ pub struct DevArgs {
 pub enum ReplicationCommand {
     /// One screen: how far each datacenter is behind. Exit code 0 ok, 1 warn, 2 critical.
     Status {
-        /// Draw it again every second.
-        #[arg(long)]
-        watch: bool,
+        /// Draw it again and again until Ctrl-C, every second or as often as said, such as --watch 5s.
+        #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "1s", value_parser = parse_interval)]
+        watch: Option<Duration>,
     },
     /// Block until a state is in other datacenters. Exit code 2 when the time is up.
     Wait(WaitArgs),
@@ -182,7 +182,7 @@ pub enum ReplicationCommand {
         object: String,
     },
     /// Concurrent writes that lost, as the asked datacenter recorded them.
-    Conflicts,
+    Conflicts(ConflictsArgs),
     /// Mirrors of the asked datacenter that stand still at a range they can't get.
     Parked {
         #[command(subcommand)]
@@ -194,7 +194,34 @@ pub enum ReplicationCommand {
 pub enum ParkedCommand {
     /// The volumes with the reason; they are retried all the time.
     List,
+    /// Let them try again at once, rather than when their pause is over.
+    Retry {
+        /// Only mirrors of this datacenter.
+        #[arg(long, value_name = "DC")]
+        from: Option<String>,
+    },
 }
+
+#[derive(Debug, Clone, Args)]
+pub struct ConflictsArgs {
+    /// Only those of this bucket.
+    #[arg(long)]
+    pub bucket: Option<String>,
+    /// Only those whose loser was written within this time, such as 30m or 24h.
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    pub since: Option<Duration>,
+    /// Where to go on, as an earlier call has told.
+    #[arg(long, value_name = "TOKEN")]
+    pub after: Option<String>,
+    /// Most conflicts to show; the oldest come first.
+    #[arg(long, default_value_t = CONFLICTS_SHOWN_MAX)]
+    pub limit: usize,
+}
+
+/// Most conflicts that one call shows unless it is told otherwise.
+const CONFLICTS_SHOWN_MAX: usize = 10_000;
+/// The shortest pause of `--watch`: each drawing asks every datacenter.
+const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Args)]
 pub struct WaitArgs {
@@ -250,6 +277,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration that `--watch` may pause for.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    let too_short = format!("{text:?} is too short: at least {} ms", WATCH_INTERVAL_MIN.as_millis());
+    if interval < WATCH_INTERVAL_MIN { Err(too_short) } else { Ok(interval) }
+}
+
 /// `1024`, `1KiB`, `4MiB`, `1GiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -288,6 +322,22 @@ mod tests {
             panic!("another command");
         };
         assert_eq!((wait.destinations.len(), wait.timeout), (2, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn watch_takes_an_interval_or_none() {
+        let watch = |words: &[&str]| {
+            let line = ["meridian", "replication", "status"].iter().chain(words);
+            match Cli::try_parse_from(line)?.command {
+                Command::Replication(ReplicationCommand::Status { watch }) => Ok(watch),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(watch(&[]).map_err(|error: clap::Error| error.kind()), Ok(None));
+        assert_eq!(watch(&["--watch"]).unwrap(), Some(Duration::from_secs(1)));
+        assert_eq!(watch(&["--watch", "5s"]).unwrap(), Some(Duration::from_secs(5)));
+        assert_eq!(watch(&["--watch", "--json"]).unwrap(), Some(Duration::from_secs(1)));
+        assert!(watch(&["--watch", "1ms"]).is_err());
     }
 
     #[test]

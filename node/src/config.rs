@@ -110,6 +110,9 @@ pub struct TimingSection {
     pub raft_election_ms_min: u64,
     pub raft_election_ms_max: u64,
     pub gossip_interval_ms: u64,
+    /// A datacenter further behind than this is shown with a warning, further than the second as critical.
+    pub lag_warn_ms: u64,
+    pub lag_critical_ms: u64,
     /// Added to this node's wall clock; for tests of skewed clocks.
     pub clock_offset_ms: i64,
 }
@@ -123,6 +126,8 @@ impl Default for TimingSection {
             raft_election_ms_min: 700,
             raft_election_ms_max: 1100,
             gossip_interval_ms: 1000,
+            lag_warn_ms: 10_000,
+            lag_critical_ms: 60_000,
             clock_offset_ms: 0,
         }
     }
@@ -287,6 +292,13 @@ impl NodeConfig {
             .replication
             .parse()
             .map_err(|e| field("cluster.replication", format!("{e}"), "write one such as 000, 100 or 200"))?;
+        if file.timing.lag_warn_ms > file.timing.lag_critical_ms {
+            return Err(field(
+                "timing.lag_warn_ms",
+                format!("{} is above timing.lag_critical_ms", file.timing.lag_warn_ms),
+                "warn before it is critical",
+            ));
+        }
         let datacenters = check_datacenters(&file.datacenters)?;
         if usize::from(code.other_datacenters()) >= datacenters.len() {
             return Err(field(
@@ -459,6 +471,7 @@ mod tests {
     fn each_mistake_is_named_with_its_mend() {
         assert!(refusal(|f| f.version = 9).contains("version"));
         assert!(refusal(|f| f.cluster.replication = "200".into()).contains("needs 2 other datacenters"));
+        assert!(refusal(|f| f.timing.lag_warn_ms = 60_001).contains("timing.lag_warn_ms"));
         assert!(refusal(|f| f.cluster.replication = "x".into()).contains("cluster.replication"));
         assert!(refusal(|f| f.cluster.partitions = 0).contains("cluster.partitions"));
         assert!(refusal(|f| f.datacenters[1].id = 1).contains("dc-b"));

@@ -75,9 +75,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replication(ReplicationCommand::Explain { object }) => {
             commands::replication_explain(&cli.connection, &object).await
         }
-        Command::Replication(ReplicationCommand::Conflicts) => commands::replication_conflicts(&cli.connection).await,
+        Command::Replication(ReplicationCommand::Conflicts(args)) => {
+            commands::replication_conflicts(&cli.connection, &args).await
+        }
         Command::Replication(ReplicationCommand::Parked { command: ParkedCommand::List }) => {
             commands::replication_parked(&cli.connection).await
+        }
+        Command::Replication(ReplicationCommand::Parked { command: ParkedCommand::Retry { from } }) => {
+            commands::replication_retry(&cli.connection, from.as_deref()).await
         }
         Command::User(command) => commands::user(&cli.connection, command).await,
         Command::Group(command) => commands::group(&cli.connection, command).await,

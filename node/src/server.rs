@@ -135,6 +135,8 @@ impl RunningNode {
             Arc::clone(&volumes),
             Arc::clone(&clock),
         )?;
+        let members = Arc::clone(&gossip);
+        replication.count_live_nodes(Arc::new(move || members.live().len() as u32));
         replication_service.set(replication.clone());
         let objects = Objects::new(
             ObjectsConfig {
@@ -364,6 +366,8 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
         timings,
         limits: ReplicationLimits {
             link_bytes_per_second_max: config.replication.rate_bytes_per_second_max,
+            lag_warn: Duration::from_millis(config.timing.lag_warn_ms),
+            lag_critical: Duration::from_millis(config.timing.lag_critical_ms),
             ..ReplicationLimits::default()
         },
     }

@@ -139,6 +139,11 @@ impl<P: Plant> DataWatermark<P> {
         self.volumes.values().map(MirrorProgress::pending_bytes).fold(0, u64::saturating_add)
     }
 
+    /// Bytes of the source's volumes that are durable here, of what it had committed when it was last heard of.
+    pub fn durable_bytes(&self) -> u64 {
+        self.volumes.values().map(MirrorProgress::durable_bytes).fold(0, u64::saturating_add)
+    }
+
     /// All parked ranges, by volume and offset.
     pub fn parked(&self) -> impl Iterator<Item = (VolumeId, FileGeneration, Range<u64>)> + '_ {
         self.volumes

@@ -36,7 +36,7 @@ pub use ports::PortRange;
 pub use power_disk::PowerDisk;
 pub use random::Random;
 pub use reading::{Found, Scope, read_back};
-pub use replication::{Lag, ReplicationScreen, command_at};
+pub use replication::{Exposure, Lag, ReplicationScreen, command_at};
 pub use rivals::{Loss, Mutation, Rivalry, Rivals};
 pub use s3::{Answer, S3, object_path};
 pub use sync_fault::{SyncAnswer, SyncFault, files_ending};

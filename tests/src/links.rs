@@ -30,7 +30,16 @@ impl LinkedCluster {
     /// # Errors
     /// When a port can't be had or a node does not start.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
+        Self::start_prepared(options, |_| Ok(())).await
+    }
+
+    /// The same, once `prepare` has changed its files.
+    ///
+    /// # Errors
+    /// When it fails, a port can't be had or a node does not start.
+    pub async fn start_prepared(options: ClusterOptions, prepare: impl FnOnce(&Cluster) -> Result<()>) -> Result<Self> {
         let mut cluster = Cluster::create(options)?;
+        prepare(&cluster)?;
         let mut links = BTreeMap::new();
         for asking in cluster.datacenters() {
             let path = cluster.node_directory(&asking).join("node.toml");

@@ -26,6 +26,16 @@ pub struct Lag {
     pub reason: String,
 }
 
+/// What would be lost with a datacenter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposure {
+    pub writes_without_copy: u64,
+    /// Of each other datacenter.
+    pub missing_bytes: Vec<u64>,
+    /// It is what was last heard.
+    pub stale: bool,
+}
+
 impl Lag {
     /// W_meta and W_data in milliseconds since the Unix epoch; 0 for none yet.
     pub fn meta_unix_ms(&self) -> u64 {
@@ -52,6 +62,11 @@ impl ReplicationScreen {
         Ok(Self(serde_json::from_slice(&output.stdout).with_context(said)?))
     }
 
+    /// The whole document.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
     /// "ok", "warn" or "critical".
     pub fn verdict(&self) -> &str {
         self.0["verdict"].as_str().unwrap_or_default()
@@ -72,6 +87,22 @@ impl ReplicationScreen {
             visible_ms: number("visible_ms"),
             durable_ms: number("durable_ms"),
             reason: link["reason"].as_str().unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// What it says would be lost with a datacenter.
+    ///
+    /// # Errors
+    /// When it says nothing of it.
+    pub fn exposure(&self, datacenter: &str) -> Result<Exposure> {
+        let mut rows = self.0["exposure"].as_array().into_iter().flatten();
+        let row = rows.rfind(|row| row["datacenter"] == datacenter);
+        let row = row.with_context(|| format!("nothing is said of the loss of {datacenter} in {self}"))?;
+        let missing = row["missing"].as_array().into_iter().flatten();
+        Ok(Exposure {
+            writes_without_copy: row["writes_without_copy"].as_u64().context("a number of writes")?,
+            missing_bytes: missing.filter_map(|to| to["bytes"].as_u64()).collect(),
+            stale: row["stale"] == true,
         })
     }
 

@@ -200,13 +200,23 @@ fn check(shown: &Shown, writes: &[Write], survivors: &[(&str, Vec<Found>)]) -> R
     ensure!(!lost.is_empty(), "nothing was lost: the links were not slow enough to show anything");
     let known: Vec<&&Write> = lost.iter().filter(|write| write.ended_ms < shown.at_ms).collect();
     let (count, bytes) = (known.len(), known.iter().map(|write| write.size).sum::<u64>());
+    // After the death it is of the time when dc-a was last heard, if it was heard over so slow a link, and says so.
+    let exposure = shown.screen.exposure("dc-a").ok();
+    ensure!(exposure.is_some() || shown.asked == "dc-c", "nothing is said of the loss of dc-a");
+    if let Some(exposure) = exposure.as_ref().filter(|exposure| !exposure.stale) {
+        let (writes, missing) = (exposure.writes_without_copy, exposure.missing_bytes.iter().min().copied());
+        ensure!(missing.is_some(), "nothing is said of dc-a's bytes");
+        ensure!(count as u64 <= writes, "{count} writes are lost, {writes} were shown");
+        ensure!(Some(bytes) <= missing, "{bytes} bytes are lost, {missing:?} were shown");
+    }
     let without_bytes = survivors.iter().map(|(_, found)| found.iter().filter(|f| **f == Found::EntryOnly).count());
     println!(
-        "asked {}: {} of {} acknowledged writes are lost, {count} of them ({bytes} bytes) acknowledged before it was asked; the \
-         first {} ms above the watermark shown; entries without bytes: {:?}",
+        "asked {}: {} of {} acknowledged writes are lost, {count} of them ({bytes} bytes) acknowledged before it was asked; \
+         {:?} were shown with no other copy; the first {} ms above the watermark shown; entries without bytes: {:?}",
         shown.asked,
         lost.len(),
         writes.len(),
+        exposure.map(|exposure| exposure.writes_without_copy),
         lost[0].ended_ms.saturating_sub(durable_anywhere_ms),
         without_bytes.collect::<Vec<_>>(),
     );

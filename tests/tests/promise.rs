@@ -22,6 +22,9 @@ const FOUGHT_FOR: &str = "fought-for";
 const BESIDE: &str = "beside";
 const PLAN: TrafficPlan = TrafficPlan { bucket: BESIDE, clients_per_datacenter: 1, pause: Duration::from_millis(25) };
 
+/// Conflicts that one call of the command shows: it is asked again from there.
+const CONFLICTS_AT_ONCE: &str = "700";
+
 struct Form {
     keys: usize,
     requests: u64,
@@ -146,10 +149,23 @@ async fn check_winners(cluster: &Cluster, rivalry: &Rivalry) -> Result<()> {
 
 /// What a datacenter lists is what it saw lose, one by one: key, kind, bytes, and the stamps of both.
 async fn check_conflicts(cluster: &Cluster, asked: &str, losses: &[Loss]) -> Result<()> {
-    let output = command_at(cluster, asked, &["replication", "conflicts", "--json"]).await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let all: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-    let mut listed: Vec<Value> = all.into_iter().filter(|conflict| conflict["bucket"] == FOUGHT_FOR).collect();
+    let mut listed = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let mut words =
+            vec!["replication", "conflicts", "--bucket", FOUGHT_FOR, "--limit", CONFLICTS_AT_ONCE, "--json"];
+        words.extend(after.iter().flat_map(|after| ["--after", after]));
+        let output = command_at(cluster, asked, &words).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{said}");
+        listed.extend(serde_json::from_slice::<Vec<Value>>(&output.stdout)?);
+        after = said.split_once("--after ").map(|(_, token)| token.trim().to_owned());
+        if after.is_none() {
+            break;
+        }
+    }
+    let at = |conflict: &Value| conflict["loser"]["timestamp"].as_u64();
+    ensure!(listed.is_sorted_by_key(at) && listed.iter().all(|conflict| conflict["bucket"] == FOUGHT_FOR));
     for loss in losses {
         let is_it = |conflict: &Value| {
             let at = |side: &str, mutation: &meridian_tests::Mutation| {

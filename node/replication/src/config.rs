@@ -61,6 +61,11 @@ pub struct ReplicationLimits {
     pub mirror_waits_max: usize,
     /// Failed checks of a range until it is parked.
     pub mirror_attempts_max: u32,
+    /// How often the reports of the other datacenters are kept, for when one can't be asked any more.
+    pub status_interval: Duration,
+    /// Behind by more than this is worth a look, by more than the second worth a call.
+    pub lag_warn: Duration,
+    pub lag_critical: Duration,
     /// Watermark reports are committed at most this often.
     pub report_interval: Duration,
     /// A source closes its volumes and registry this often while bytes move, and `close_interval_idle` otherwise.
@@ -82,6 +87,9 @@ impl Default for ReplicationLimits {
             link_bytes_per_second_max: None,
             mirror_waits_max: 4,
             mirror_attempts_max: 5,
+            status_interval: Duration::from_secs(5),
+            lag_warn: Duration::from_secs(10),
+            lag_critical: Duration::from_secs(60),
             report_interval: Duration::from_secs(1),
             close_interval: Duration::from_millis(500),
             close_interval_idle: Duration::from_secs(3),

@@ -19,9 +19,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::report::{Observed, read_rates};
 use crate::siblings::Siblings;
 use crate::sources::Source;
-use crate::status::CachedReports;
+use crate::status::follow_reports;
 use crate::{ReplicationConfig, ReplicationError, blob_lane, closing, metadata_lane, siblings, stable};
 
 /// Clocks of peers that are needed to call our own wrong.
@@ -50,7 +51,7 @@ pub(crate) struct Inner {
     pub answered: Mutex<BTreeMap<DatacenterId, tokio::time::Instant>>,
     /// Bumped when a volume of this node has news for the other nodes of this datacenter.
     pub node_volumes_moved: watch::Sender<u64>,
-    pub cached: CachedReports,
+    pub observed: Observed,
     /// What was reported last, without its times.
     reported: Mutex<Vec<NodeReport>>,
     /// Set when the node stops: what waits here for news is answered at once.
@@ -110,7 +111,7 @@ impl Replication {
             volumes_moved: watch::Sender::new(1),
             answered: Mutex::default(),
             node_volumes_moved: watch::Sender::new(1),
-            cached: CachedReports::default(),
+            observed: Observed::default(),
             reported: Mutex::default(),
             stopping: watch::Sender::new(false),
             pressure: Mutex::default(),
@@ -124,6 +125,7 @@ impl Replication {
         if !inner.sources.is_empty() {
             tasks.spawn(closing::close_periodically(Arc::clone(&inner)));
             tasks.spawn(report_periodically(Arc::clone(&inner)));
+            tasks.spawn(follow_reports(Arc::clone(&inner)));
         }
         tasks.spawn(follow_own_volumes(Arc::clone(&inner)));
         for sibling in inner.siblings.iter().filter(|_| !inner.sources.is_empty()) {
@@ -310,6 +312,7 @@ impl Inner {
 async fn report_periodically(inner: Arc<Inner>) {
     loop {
         let _ = tokio::time::timeout(inner.config.limits.report_interval, inner.report_now.notified()).await;
+        read_rates(&inner);
         inner.report().await;
     }
 }

@@ -26,6 +26,8 @@ pub enum ReplicationError {
     Control(#[from] meridian_control::ControlError),
     #[error("the clock gives no stamp: {0}")]
     Clock(#[from] meridian_replicator::ClockError),
+    #[error("{text:?} is no place to go on from; take it from the page before")]
+    BadToken { text: String },
     #[error("{text:?} is no point to wait for; write `now`")]
     BadUntil { text: String },
 }

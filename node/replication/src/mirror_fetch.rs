@@ -162,7 +162,7 @@ impl MirrorFetch {
                             facts.parked.insert(self.volume, reason);
                         }
                     });
-                    backoff.pause().await;
+                    self.source.pause(&mut backoff).await;
                 }
             }
         }

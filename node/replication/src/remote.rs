@@ -41,7 +41,10 @@ impl RemoteBytes for Replication {
         tokio::select! {
             biased;
             bytes = self.arrival(fid, range.clone()) => Ok(bytes),
-            answer = self.fetch_from_holders(fid, range) => answer,
+            answer = self.fetch_from_holders(fid, range) => {
+                self.inner.observed.count_proxied(self.inner.monotonic_ms(), answer.is_ok());
+                answer
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::driver::{Inner, Replication};
-use crate::{explain, status};
+use crate::{explain, report};
 
 /// Longest time that a pull or a list is kept open.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -261,8 +261,8 @@ impl ReplicationRpc for ReplicationService {
         let request = request.into_inner();
         let (inner, _) = self.inner(request.caller.as_ref())?;
         Ok(Response::new(match request.node_only {
-            true => status::node_report(inner),
-            false => status::own_report(inner).await,
+            true => report::node_report(inner),
+            false => report::own_report(inner).await,
         }))
     }
 
@@ -333,7 +333,7 @@ pub(crate) async fn await_watermark(
             }
         };
         if met || !tokio::time::timeout_at(until, changed).await.unwrap_or(false) {
-            let reason = if met { String::new() } else { status::held_back_by(inner, source, wanted) };
+            let reason = if met { String::new() } else { report::held_back_by(inner, source, wanted) };
             return Ok(AwaitReply { met, meta: meta.raw(), data: data.raw(), reason });
         }
     }

@@ -15,11 +15,11 @@ use meridian_wire::replication::replication_client::ReplicationClient;
 use meridian_wire::tls::{Identity, server_name};
 use meridian_wire::{LinkTimings, channel, replication_client};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tonic::transport::Channel;
 
 use crate::bulk_client::BulkClient;
-use crate::link_limits::{LinkBudget, LinkRate};
+use crate::link_limits::{Backoff, LinkBudget, LinkRate};
 use crate::{PeerDatacenter, ReplicationError, ReplicationLimits};
 
 /// One node of another datacenter.
@@ -64,6 +64,8 @@ pub struct Source {
     pub waits: Semaphore,
     /// Bumped when `facts` may have moved a watermark.
     moved: watch::Sender<u64>,
+    /// Ends the pauses of mirrors in back-off.
+    retry: Notify,
 }
 
 /// What this node knows of a source at this moment.
@@ -175,6 +177,7 @@ impl Source {
             range_size: Mutex::new(RangeSize::new(limits.mirror_range_bytes)),
             waits: Semaphore::new(limits.mirror_waits_max),
             moved: watch::Sender::new(0),
+            retry: Notify::new(),
         })
     }
 
@@ -237,6 +240,18 @@ impl Source {
         let result = change(&mut self.facts.lock());
         self.moved.send_modify(|version| *version += 1);
         result
+    }
+
+    /// A mirror's pause after a failure; `retry_now` ends it.
+    pub async fn pause(&self, backoff: &mut Backoff) {
+        tokio::select! {
+            () = backoff.pause() => {}
+            () = self.retry.notified() => {}
+        }
+    }
+
+    pub fn retry_now(&self) {
+        self.retry.notify_waiters();
     }
 
     pub fn moved(&self) -> watch::Receiver<u64> {

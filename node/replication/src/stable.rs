@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::ReplicationConfig;
 use crate::driver::{Inner, Replication};
 use crate::error::reason_of;
-use crate::status::node_report;
+use crate::report::node_report;
 
 /// Time between two rounds.
 const ROUND_INTERVAL: Duration = Duration::from_secs(2);

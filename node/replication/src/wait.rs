@@ -97,7 +97,7 @@ impl Replication {
         std::iter::once(own).chain(others).collect()
     }
 
-    fn resolve(&self, names: &[String]) -> Result<Vec<(DatacenterId, String)>, ReplicationError> {
+    pub(crate) fn resolve(&self, names: &[String]) -> Result<Vec<(DatacenterId, String)>, ReplicationError> {
         let members = self.members();
         names
             .iter()

@@ -15,7 +15,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use meridian_object::Objects;
-use meridian_replication::{Replication, ReplicationError, WaitRequest};
+use meridian_replication::{
+    CONFLICTS_PAGE_MAX, ConflictQuery, Replication, ReplicationError, RetryRequest, WaitRequest,
+};
 use meridian_sigv4::{Claim, PayloadHash, SecretKey, Verifier, VerifyError};
 use meridian_types::{BucketName, ObjectKey};
 use serde::{Deserialize, Serialize};
@@ -76,21 +78,19 @@ pub(crate) async fn replication_wait(State(state): State<AdminState>, body: Byte
     };
     match state.replication.wait(&request).await {
         Ok(report) => Json(report).into_response(),
-        Err(error @ (ReplicationError::NoSuchDatacenter { .. } | ReplicationError::BadUntil { .. })) => {
-            refuse(StatusCode::BAD_REQUEST, &error.to_string())
-        }
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(error) => refuse_replication(&error),
     }
 }
 
-/// `?limit=N`.
+/// `?bucket=B&since_ms=T&after=TOKEN&limit=N`, each of them optional.
 #[derive(Deserialize)]
-pub(crate) struct LimitQuery {
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConflictsQuery {
+    bucket: Option<String>,
+    since_ms: Option<u64>,
+    after: Option<String>,
     limit: Option<usize>,
 }
-
-/// Most conflicts of one partition in one answer.
-const CONFLICTS_MAX: usize = 10_000;
 
 pub(crate) async fn nodes(State(state): State<AdminState>) -> Response {
     Json(state.replication.nodes()).into_response()
@@ -121,15 +121,43 @@ pub(crate) async fn volumes(State(state): State<AdminState>) -> Response {
     Json(state.replication.volumes().await).into_response()
 }
 
-pub(crate) async fn conflicts(State(state): State<AdminState>, Query(query): Query<LimitQuery>) -> Response {
-    match state.replication.conflicts(query.limit.unwrap_or(CONFLICTS_MAX).min(CONFLICTS_MAX)).await {
-        Ok(conflicts) => Json(conflicts).into_response(),
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+pub(crate) async fn conflicts(State(state): State<AdminState>, Query(query): Query<ConflictsQuery>) -> Response {
+    let bucket = match query.bucket.map(|name| name.parse::<BucketName>()).transpose() {
+        Ok(bucket) => bucket,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let (since_ms, after) = (query.since_ms, query.after);
+    let asked = ConflictQuery { bucket, since_ms, after, limit: query.limit.unwrap_or(CONFLICTS_PAGE_MAX) };
+    match state.replication.conflicts(&asked).await {
+        Ok(page) => Json(page).into_response(),
+        Err(error) => refuse_replication(&error),
     }
 }
 
 pub(crate) async fn parked(State(state): State<AdminState>) -> Response {
     Json(state.replication.parked()).into_response()
+}
+
+pub(crate) async fn retry_parked(State(state): State<AdminState>, body: Bytes) -> Response {
+    let request: RetryRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("the retry request is not valid: {error}")),
+    };
+    match state.replication.retry_parked(&request) {
+        Ok(retried) => Json(retried).into_response(),
+        Err(error) => refuse_replication(&error),
+    }
+}
+
+fn refuse_replication(error: &ReplicationError) -> Response {
+    let status = match error {
+        ReplicationError::NoSuchDatacenter { .. }
+        | ReplicationError::BadUntil { .. }
+        | ReplicationError::BadToken { .. } => StatusCode::BAD_REQUEST,
+        ReplicationError::NoSuchBucket { .. } => StatusCode::NOT_FOUND,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    refuse(status, &error.to_string())
 }
 
 /// `?bucket=B&key=K`.
@@ -147,8 +175,7 @@ pub(crate) async fn explain(State(state): State<AdminState>, Query(query): Query
     };
     match state.replication.explain(&bucket, &key).await {
         Ok(explanation) => Json(explanation).into_response(),
-        Err(error @ ReplicationError::NoSuchBucket { .. }) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(error) => refuse_replication(&error),
     }
 }
 

@@ -103,6 +103,7 @@ fn router(config: &RestConfig) -> Router {
         .route("/admin/v1/replication/wait", post(admin::replication_wait))
         .route("/admin/v1/replication/conflicts", get(admin::conflicts))
         .route("/admin/v1/replication/parked", get(admin::parked))
+        .route("/admin/v1/replication/parked/retry", post(admin::retry_parked))
         .route("/admin/v1/replication/explain", get(admin::explain))
         .merge(users::routes())
         .merge(buckets::routes())
@@ -148,6 +149,7 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
         Some("/admin/v1/replication/wait") => "replication-wait",
         Some("/admin/v1/replication/conflicts") => "replication-conflicts",
         Some("/admin/v1/replication/parked") => "replication-parked",
+        Some("/admin/v1/replication/parked/retry") => "replication-retry",
         Some("/admin/v1/replication/explain") => "replication-explain",
         Some(path) if path.starts_with("/admin/v1/users") => "users",
         Some(path) if path.starts_with("/admin/v1/groups") => "groups",

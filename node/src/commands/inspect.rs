@@ -1,13 +1,13 @@
-//! `meridian replication explain`, `conflicts`, `parked list`.
+//! `meridian replication explain`, `conflicts`, `parked list` and `parked retry`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use meridian_replication::{Conflict, Explanation, ParkedVolume};
+use meridian_replication::{CONFLICTS_PAGE_MAX, Conflict, ConflictPage, Explanation, ParkedVolume, RetryRequest};
 
 use super::{short_bytes, table};
-use crate::cli::ConnectionArgs;
-use crate::client::{AdminClient, UsageError};
+use crate::cli::{ConflictsArgs, ConnectionArgs};
+use crate::client::{AdminClient, CALL_DEADLINE, UsageError};
 
 /// Each datacenter's version of BUCKET/KEY.
 pub async fn replication_explain(connection: &ConnectionArgs, object: &str) -> Result<ExitCode> {
@@ -43,9 +43,33 @@ pub async fn replication_explain(connection: &ConnectionArgs, object: &str) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-/// The recorded losers.
-pub async fn replication_conflicts(connection: &ConnectionArgs) -> Result<ExitCode> {
-    let conflicts: Vec<Conflict> = AdminClient::connect(connection)?.get("/admin/v1/replication/conflicts").await?;
+/// The recorded losers, page by page up to the limit; says on standard error where there are more.
+pub async fn replication_conflicts(connection: &ConnectionArgs, args: &ConflictsArgs) -> Result<ExitCode> {
+    let client = AdminClient::connect(connection)?;
+    let mut filter = String::new();
+    if let Some(bucket) = &args.bucket {
+        filter.push_str(&format!("&bucket={}", encode(bucket)));
+    }
+    if let Some(age) = args.since {
+        let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        filter.push_str(&format!("&since_ms={}", now_ms.saturating_sub(age.as_millis() as u64)));
+    }
+    let mut after = args.after.clone();
+    let mut conflicts: Vec<Conflict> = Vec::new();
+    loop {
+        let wanted = (args.limit - conflicts.len()).min(CONFLICTS_PAGE_MAX);
+        let from = after.as_ref().map_or(String::new(), |after| format!("&after={}", encode(after)));
+        let path = format!("/admin/v1/replication/conflicts?limit={wanted}{filter}{from}");
+        let page: ConflictPage = client.get(&path).await?;
+        conflicts.extend(page.conflicts);
+        after = page.next;
+        if after.is_none() || conflicts.len() >= args.limit {
+            break;
+        }
+    }
+    if let Some(next) = &after {
+        eprintln!("{} are shown; go on with --after {next}", conflicts.len());
+    }
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&conflicts)?);
         return Ok(ExitCode::SUCCESS);
@@ -70,16 +94,33 @@ pub async fn replication_conflicts(connection: &ConnectionArgs) -> Result<ExitCo
 pub async fn replication_parked(connection: &ConnectionArgs) -> Result<ExitCode> {
     let parked: Vec<ParkedVolume> = AdminClient::connect(connection)?.get("/admin/v1/replication/parked").await?;
     let code = ExitCode::from(u8::from(!parked.is_empty()));
+    show_parked(connection, parked)?;
+    Ok(code)
+}
+
+/// Lets the mirrors that stand still try again at once, and lists them.
+pub async fn replication_retry(connection: &ConnectionArgs, source: Option<&str>) -> Result<ExitCode> {
+    let request = RetryRequest { source: source.map(str::to_owned) };
+    let client = AdminClient::connect(connection)?;
+    let retried: Vec<ParkedVolume> = client.post("/admin/v1/replication/parked/retry", &request, CALL_DEADLINE).await?;
+    if !connection.json {
+        println!("{} parked mirrors are tried again now.", retried.len());
+    }
+    show_parked(connection, retried)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_parked(connection: &ConnectionArgs, parked: Vec<ParkedVolume>) -> Result<()> {
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&parked)?);
-        return Ok(code);
+        return Ok(());
     }
     let mut rows = table(&["SOURCE", "VOLUME", "OFFSET", "REASON"]);
     for volume in parked {
         rows.add_row(vec![volume.source, volume.volume.to_string(), volume.offset.to_string(), volume.reason]);
     }
     println!("{rows}");
-    Ok(code)
+    Ok(())
 }
 
 pub(super) fn time_of(unix_ms: u64) -> String {

@@ -120,6 +120,10 @@ impl MirrorProgress {
         self.committed - here + holes
     }
 
+    pub(super) fn durable_bytes(&self) -> u64 {
+        if self.mirrored_here == Some(true) { self.committed - self.pending_bytes() } else { 0 }
+    }
+
     pub(super) fn parked(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.parked.iter().map(|(start, end)| *start..*end)
     }
