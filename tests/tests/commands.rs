@@ -21,7 +21,7 @@ fn bad_configuration_is_one_line_that_names_the_field_and_exit_2() -> Result<()>
     let (dir, base) = (cluster.to_str().unwrap(), ports.base().to_string());
     let init = ["init", "--dir", dir, "--datacenters", "2", "--port-base", &base];
     assert_eq!(run(&init)?.0, Some(0));
-    assert_eq!(run(&init)?.0, Some(1), "a cluster is never overwritten");
+    assert_eq!(run(&init)?.0, Some(2), "a cluster is never overwritten");
     let node = cluster.join("dc-a/dc-a-1/node.toml");
     let good = std::fs::read_to_string(&node)?;
     let refusals = [
@@ -51,9 +51,16 @@ fn bad_configuration_is_one_line_that_names_the_field_and_exit_2() -> Result<()>
 fn codes_that_can_not_be_met_are_refused_with_what_is_missing() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let dir = directory.path().join("c");
-    let words = ["init", "--dir", dir.to_str().unwrap(), "--datacenters", "3", "--replication", "310"];
-    let (code, _, error) = run(&words)?;
-    assert!(code != Some(0) && error.contains("needs 3 other datacenters; there are 2"), "{error}");
+    let missing = [
+        ("300", "300 needs three copies in other datacenters; the cluster has two"),
+        ("310", "310 needs a second rack in dc-a; it has one"),
+        ("001", "001 needs a second node in dc-a; it has one"),
+    ];
+    for (code, named) in missing {
+        let words = ["init", "--dir", dir.to_str().unwrap(), "--datacenters", "3", "--replication", code];
+        let (exit, _, error) = run(&words)?;
+        assert!(exit == Some(2) && error.contains(named), "{error}");
+    }
     Ok(())
 }
 

@@ -225,13 +225,21 @@ async fn nothing_is_acknowledged_after(test: &str, fault: FailedSync) -> Result<
     for answer in mutations_of_every_kind(&cluster, &ledger, fault.kind == METADATA_LOGS).await? {
         ensure!(answer.status.is_server_error(), "answered {} {} {:?}", answer.status, answer.text(), answer.headers);
     }
-    // Reads may go on or fail, but what they show is right.
+    // Reads may go on or fail, each after its time, but what they show is right.
+    let mut reads = JoinSet::new();
     for key in ledger.keys() {
-        let reader = Reader { datacenter: "dc-a", began: ledger.now(), replicated: Moment::default() };
-        let answer = s3.call(Method::GET, &object_path(BUCKET, &key), &[], Bytes::new()).await;
-        if let Some(found) = found_in(&key, &answer)? {
-            ledger.judge(&key, found, reader).map_err(anyhow::Error::msg)?;
-        }
+        let (s3, ledger) = (s3.clone(), Arc::clone(&ledger));
+        reads.spawn(async move {
+            let reader = Reader { datacenter: "dc-a", began: ledger.now(), replicated: Moment::default() };
+            let answer = s3.call(Method::GET, &object_path(BUCKET, &key), &[], Bytes::new()).await;
+            if let Some(found) = found_in(&key, &answer)? {
+                ledger.judge(&key, found, reader).map_err(anyhow::Error::msg)?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(read) = reads.join_next().await {
+        read??;
     }
     let rest = cluster.rest("dc-a");
     let says_so = async || plain_get(&rest, "/readyz").await.is_ok_and(|(status, _)| status == 503);
