@@ -54,7 +54,7 @@ fn codes_that_can_not_be_met_are_refused_with_what_is_missing() -> Result<()> {
     let missing = [
         ("300", "300 needs three copies in other datacenters; the cluster has two"),
         ("310", "310 needs a second rack in dc-a; it has one"),
-        ("001", "001 needs a second node in dc-a; it has one"),
+        ("001", "001 needs a second node in any one rack of dc-a; it has one"),
     ];
     for (code, named) in missing {
         let words = ["init", "--dir", dir.to_str().unwrap(), "--datacenters", "3", "--replication", code];

@@ -27,6 +27,7 @@ use crate::host::RaftHost;
 use crate::network::{decode_body, encode_body};
 use crate::remote_view::ROWS_MAX;
 use crate::snapshot::{RowReader, SnapshotData, SnapshotError, SnapshotHead, StreamEnd};
+use crate::state::applied_in;
 use crate::types::Raft;
 
 /// Bytes of rows in one answer; one row more is sent whole.
@@ -137,12 +138,13 @@ impl RaftRpc for RaftService {
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardReply>, Status> {
         let request = request.into_inner();
         self.host.local().check_raft(request.caller.as_ref(), request.to)?;
-        let raft = self.group(request.group)?;
+        self.group(request.group)?;
         let handler = self.host.handler(GroupId(request.group));
         let handler = handler.ok_or_else(|| Status::not_found("the group's owner is not started here"))?;
         let body = handler.answer(request.body).await.map_err(malformed)?;
-        // Read after the answer: whatever it has done lies at or below this.
-        let index = raft.metrics().borrow_watched().last_applied.as_ref().map_or(0, |applied| applied.index);
+        // Of the state, read after the answer: whatever that has done lies at or below it. openraft's metrics come later.
+        let view = self.host.store().view(GroupId(request.group));
+        let index = applied_in(&view).map_err(stopped)?.last.map_or(0, |applied| applied.index);
         Ok(Response::new(ForwardReply { body, index }))
     }
 

@@ -121,7 +121,7 @@ fn snapshot(view: GroupView) -> io::Result<HeldSnapshot> {
 }
 
 /// How far the state in a view has been applied: from the same moment as its rows.
-fn applied_in(view: &GroupView) -> io::Result<Applied> {
+pub(crate) fn applied_in(view: &GroupView) -> io::Result<Applied> {
     let row = view.log_row(APPLIED_ROW).map_err(io_error)?;
     Ok(row.map(|row| decode_applied(&row)).transpose().map_err(io_error)?.unwrap_or_default())
 }

@@ -100,8 +100,10 @@ impl Replication {
             name: name.to_owned(),
             nodes: nodes.iter().map(|node| node.info.name.to_string()).collect::<Vec<_>>().join(", "),
         })?;
-        let id = self.inner.control.drain(node.id, draining).await?.id;
-        let listed = self.nodes().into_iter().find(|node| node.id == id.0);
+        let committed = self.inner.control.drain(node.id, draining).await?;
+        let listed = self.nodes().into_iter().find(|node| node.id == committed.id.0);
+        // What this node has applied may be a moment older than what the leader has committed.
+        let listed = listed.map(|node| NodeListing { draining: committed.draining, ..node });
         listed.ok_or(ReplicationError::NoSuchNode { name: name.to_owned(), nodes: String::new() })
     }
 
