@@ -17,7 +17,6 @@ use meridian_wire::raft::{
     ReadIndexReply, ReadViewReply, ReadViewRequest, Row, RowRange, SnapshotPiece,
 };
 use openraft::Snapshot;
-use openraft::async_runtime::watch::WatchReceiver;
 use serde::Serialize;
 use tonic::{Request, Response, Status, Streaming};
 
