@@ -79,6 +79,23 @@ fn open_store(path: &Path) -> Store {
     Store::open(path, &SharedMemory::new(1 << 20, 16 << 20)).unwrap()
 }
 
+/// The store of a node that may have been stopped a moment ago: a call that it was answering when its server was aborted
+/// still holds it until it notices.
+async fn reopened_store(path: &Path) -> Store {
+    let reopened = async {
+        loop {
+            match Store::open(path, &SharedMemory::new(1 << 20, 16 << 20)) {
+                Ok(store) => return store,
+                Err(error) if error.to_string().contains("lock hold by current process") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    timeout(PATIENCE, reopened).await.expect("a stopped node lets go of its store")
+}
+
 /// Where the members are; a missing one has no address.
 #[derive(Default)]
 struct Addresses(Mutex<HashMap<NodeId, Channel>>);
@@ -273,7 +290,7 @@ impl Cluster {
     }
 
     async fn start_member(&mut self, node: u32, members: GroupMembers) {
-        let host = RaftHost::new(config(node), open_store(&self.path(node)), self.addresses.clone());
+        let host = RaftHost::new(config(node), reopened_store(&self.path(node)).await, self.addresses.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let server = Server::builder().add_service(host.service());
