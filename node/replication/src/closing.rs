@@ -7,6 +7,7 @@
 //! open, so that W_data waits for it instead of passing it over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::future::join_all;
@@ -73,7 +74,8 @@ pub(crate) async fn close_periodically(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(limits.close_interval).await;
         let bytes_now = committed(&inner);
-        if bytes_now == bytes && closed_at.elapsed() < limits.close_interval_idle {
+        let has_moved = bytes_now != bytes;
+        if !has_moved && closed_at.elapsed() < limits.close_interval_idle {
             continue;
         }
         (bytes, closed_at) = (bytes_now, Instant::now());
@@ -84,6 +86,9 @@ pub(crate) async fn close_periodically(inner: Arc<Inner>) {
                 continue;
             }
         };
+        if has_moved {
+            inner.bytes_moved_at.store(now.raw(), Ordering::Relaxed);
+        }
         inner.close_own_volumes(now);
         // One of the nodes is enough, and its leader spares a round trip.
         if inner.control.is_leader()

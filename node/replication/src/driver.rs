@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use meridian_control::{Control, NodeReport, VolumeRecord};
 use meridian_env::HybridClock;
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     pub stopping: watch::Sender<bool>,
     /// What the destinations of our own writes say of their lag.
     pub pressure: Mutex<WritePressure>,
+    /// A raw timestamp: by it the bytes of this node's volumes had moved last.
+    pub bytes_moved_at: AtomicU64,
     /// What every member has, as far as is known here.
     pub stable: Mutex<StableView>,
 }
@@ -115,6 +118,7 @@ impl Replication {
             reported: Mutex::default(),
             stopping: watch::Sender::new(false),
             pressure: Mutex::default(),
+            bytes_moved_at: AtomicU64::new(0),
             stable,
         });
         let mut tasks = JoinSet::new();
@@ -213,7 +217,9 @@ impl Inner {
 
     /// A destination has told its W_data of this datacenter, zero when it is not slow but stopped.
     pub fn hear_lag(&self, destination: DatacenterId, durable_through: u64) {
-        let behind = |raw: u64| self.clock.wall().ms_since(Timestamp::from_raw(raw));
+        // Behind the last bytes, not behind the clock: idle volumes are closed seldom, and nobody is slow for that.
+        let moved_at = Timestamp::from_raw(self.bytes_moved_at.load(Ordering::Relaxed));
+        let behind = |raw: u64| moved_at.ms_since(Timestamp::from_raw(raw));
         let lag_ms = (durable_through > 0).then(|| behind(durable_through));
         self.pressure.lock().report(self.monotonic_ms(), destination, lag_ms);
     }
