@@ -39,6 +39,7 @@ trap clean_up EXIT
 start_engine || skip "$engine_missing"
 find_compose || skip "$engine_missing"
 [ -z "$(docker ps -q --filter name='^dc-[abc]-[0-9]$')" ] || skip "containers named dc-a-1 … run already: is the tour up?"
+base_image >/dev/null || skip "a Debian base image can neither be pulled nor made"
 build_image "$binary"
 for each in compose/three-*.yml; do "${compose[@]}" -f "$each" config -q || fail "$each is not accepted"; done
 
