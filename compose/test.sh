@@ -24,7 +24,7 @@ skip() {
 }
 fail() {
     echo "compose: FAILED after $(elapsed): $1" >&2
-    for node in dc-a-1 dc-b-1 dc-c-1; do
+    for node in $(docker ps -a --filter name='^dc-[abc]-[0-9]$' --format '{{.Names}}' | sort); do
         echo "-- the last lines of $node:" >&2
         docker logs --tail 15 "$node" 2>&1 | cut -c1-400 >&2 || true
     done
@@ -47,7 +47,7 @@ for each in compose/three-*.yml; do "${compose[@]}" -f "$each" config -q || fail
 tour=$(mktemp -d)
 awk -v to="$tour" '/^## /{section++} /^```sh$/{inside=1; next} /^```$/{inside=0} inside{print > (to "/" section ".sh")}' \
     compose/README.md
-sed -n '/^at=/p;/^keys=/p;/^s3()/p' "$tour/2.sh" >"$tour/definitions.sh"
+sed -n '/^at=/p;/^keys=/s/$/ || true/p;/^s3()/p' "$tour/2.sh" >"$tour/definitions.sh" # section 7 begins without keys
 shown="$tour/shown"
 run_section() {
     echo "== section $1 of the tour ($(elapsed))"
@@ -58,6 +58,12 @@ run_section() {
     sed 's/^/   /' "$shown"
 }
 expect() { grep -q -e "$1" "$shown" || fail "section $2 should have shown: $1"; }
+# The seconds that the section printed behind these words are few enough.
+within() {
+    local seconds
+    seconds=$(sed -n "s/.*$2 \([0-9]*\) s.*/\1/p" "$shown")
+    [ -n "$seconds" ] && [ "$seconds" -le "$1" ] || fail "section $3: \"$2\" took ${seconds:-?} s, more than $1"
+}
 count() { grep -c -e "$1" "$shown" || true; }
 
 run_section 1
@@ -67,6 +73,7 @@ expect "one write crosses" 2
 run_section 3 # each request is made with --fail: one that fails on either side of the cut ends the section
 expect "the links to and from dc-a lag" 3
 run_section 4
+within 10 "healed in" 4
 winners=$(grep -E '^dc-[ab] says 20$' "$shown" | sort | uniq -c | awk '{print $1}')
 [ "$winners" = 3 ] || fail "three datacenters should show one winner, not: $(grep says "$shown")"
 [ "$(count both-)" = 20 ] || fail "twenty concurrent writes should be listed as lost, not $(count both-)"
@@ -85,5 +92,12 @@ cmp "$tour/dc-a.list" "$tour/dc-b.list" && cmp "$tour/dc-a.list" "$tour/dc-c.lis
 memory=$(docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' dc-a-1 dc-b-1 dc-c-1)
 echo "   memory: $(echo "$memory" | tr '\n' ' ')"
 run_section 6
+file=compose/three-by-three.yml
+run_section 7
+within 20 "without dc-a-2 in" 7
+[ "$(count '^before [0-9]*$')" = 20 ] || fail "twenty objects should be read without dc-a-2"
+[ "$(grep -E '^dc-[ab] says 20$' "$shown" | sort | uniq -c | awk '{print $1}')" = 3 ] ||
+    fail "three datacenters of three nodes should show one winner, not: $(grep says "$shown")"
+expect "OK" 7
 rm -rf "$tour"
 echo "compose: passed in $(elapsed)"

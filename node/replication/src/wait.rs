@@ -24,6 +24,10 @@ const AWAIT_CALL_MAX: Duration = Duration::from_secs(20);
 /// How long after its time-out a datacenter may take to say what holds it back; a silent one is named then.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
+/// A member that says nothing for this long is asked once more: the first question may have gone out over a connection
+/// that died in a cut and was not yet missed. One that refuses is not.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaitRequest {
@@ -114,16 +118,21 @@ impl Replication {
         let Some(source) = self.inner.sources.get(&origin) else {
             return self.inner.close_now().await;
         };
-        let mut client = source.client();
-        let request = CloseRequest { caller: self.inner.config.local.caller() };
-        let deadline = self.inner.config.limits.call_deadline;
-        call(deadline, request, |request| async move { client.close(request).await })
-            .await
-            .map(|reply| Timestamp::from_raw(reply.timestamp))
-            .map_err(|status| ReplicationError::Unreachable {
-                datacenter: name.to_owned(),
-                reason: format!("{}; leave it out with --from to wait for the others", reason_of(&status)),
-            })
+        let ask = || async {
+            let mut client = source.client();
+            let request = CloseRequest { caller: self.inner.config.local.caller() };
+            let deadline = self.inner.config.limits.call_deadline;
+            call(deadline, request, |request| async move { client.close(request).await }).await
+        };
+        let asked = Instant::now();
+        let mut answer = ask().await;
+        if answer.is_err() && asked.elapsed() >= SILENCE_MIN {
+            answer = ask().await;
+        }
+        answer.map(|reply| Timestamp::from_raw(reply.timestamp)).map_err(|status| ReplicationError::Unreachable {
+            datacenter: name.to_owned(),
+            reason: format!("{}; leave it out with --from to wait for the others", reason_of(&status)),
+        })
     }
 
     /// None when it is met.

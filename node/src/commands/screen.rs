@@ -137,8 +137,8 @@ fn state_word(state: LagState, is_behind: bool) -> &'static str {
 }
 
 fn totals(status: &ReplicationStatus) -> String {
-    let mut lines: Vec<String> = status.exposure.iter().map(exposure).collect();
     let rows = &status.datacenters;
+    let mut lines: Vec<String> = rows.iter().filter_map(|row| exposure_of(&row.name, status)).collect();
     let catalog: Vec<String> = rows.iter().map(|row| format!("{} {}", row.name, row.catalog_position)).collect();
     lines.push(format!("Catalog: {}", catalog.join(", ")));
     let of_each = |figure: fn(&DatacenterStatus) -> u64| {
@@ -152,6 +152,13 @@ fn totals(status: &ReplicationStatus) -> String {
         sum(|row| row.proxied_failed_1m)
     ));
     lines.join("\n")
+}
+
+/// None where there is no other datacenter; one that never reported has no figures, and that is said.
+fn exposure_of(name: &str, status: &ReplicationStatus) -> Option<String> {
+    let known = status.exposure.iter().find(|row| row.datacenter == name);
+    let unknown = || format!("If {name} were lost now: not known, {} never heard from it", status.asked);
+    known.map(exposure).or_else(|| (status.datacenters.len() > 1).then(unknown))
 }
 
 fn exposure(row: &Exposure) -> String {

@@ -35,8 +35,9 @@ impl Default for LinkTimings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(3),
-            keep_alive_interval: Duration::from_secs(10),
-            keep_alive_timeout: Duration::from_secs(5),
+            // A peer that a cut has hidden is missed within 6 s; what is asked of it after the heal finds a new connection.
+            keep_alive_interval: Duration::from_secs(3),
+            keep_alive_timeout: Duration::from_secs(3),
             call_timeout_max: Duration::from_secs(120),
         }
     }
