@@ -98,6 +98,23 @@ impl S3 {
         tokio::time::timeout(DEADLINE, exchange).await.with_context(|| format!("{path}: no answer in time"))?
     }
 
+    /// The same client for another service at the same endpoint, such as `iam`.
+    pub fn for_service(&self, service: &str) -> Self {
+        let region = self.scope.region.clone();
+        Self { scope: Scope::new(region, service), ..self.clone() }
+    }
+
+    /// One action of IAM or STS, as their clients post it.
+    pub async fn action(&self, action: &str, fields: &[(&str, &str)]) -> Result<Answer> {
+        let service = if self.scope.service == "sts" { "2011-06-15" } else { "2010-05-08" };
+        let mut form = format!("Action={action}&Version={service}");
+        for (name, value) in fields {
+            form.push_str(&format!("&{name}={}", encode(value, true)));
+        }
+        let content_type = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        self.call(Method::POST, "/", &[content_type], form).await
+    }
+
     pub async fn create_bucket(&self, bucket: &str) -> Result<()> {
         self.call(Method::PUT, &format!("/{bucket}"), &[], Bytes::new()).await?.ok().map(drop)
     }

@@ -53,7 +53,7 @@ pub use rows::{
     VersionKind, VersionMode,
 };
 pub use user_rows::{
-    AccessKey, GroupChange, GroupRow, Profile, REGISTERS_MAX, Register, Registers, Secret, UserChange, UserRefusal,
-    UserRow, UserState, present,
+    AccessKey, GroupChange, GroupRow, MemberKind, Profile, REGISTERS_MAX, Register, Registers, Secret, UserChange,
+    UserRefusal, UserRow, UserState, present,
 };
 pub use version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};

@@ -139,6 +139,7 @@ pub fn merge_user(existing: Option<&UserRow>, incoming: &UserRow) -> UserRow {
     }
     join(&mut merged.access_keys, &existing.access_keys);
     join(&mut merged.policies, &existing.policies);
+    join(&mut merged.attached, &existing.attached);
     join(&mut merged.groups, &existing.groups);
     merged.updated = merged.updated.max(existing.updated);
     merged

@@ -21,7 +21,7 @@ use crate::rows::{
     ConflictRow, FenceRow, ObjectVersion, Part, PartitionState, ReclaimRow, Row, StableRow, UploadRow, VersionId,
     VersionKind, row,
 };
-use crate::user_rows::{GroupRow, UserRow};
+use crate::user_rows::{GroupRow, MemberKind, UserRow};
 pub use crate::version_list::{ListedVersion, VersionListPage, VersionListQuery, list_versions};
 
 row!(Cursor, Cursor, 1);
@@ -311,6 +311,16 @@ pub fn user_by_access_key(kv: &dyn KvRead, access_key: &str) -> Result<Option<Us
 /// # Errors
 /// `IndexError` when the store fails or a row is damaged.
 pub fn users(kv: &dyn KvRead) -> Result<Vec<UserRow>, IndexError> {
+    let mut rows = all_members(kv)?;
+    rows.retain(|row| row.profile.kind == MemberKind::User);
+    Ok(rows)
+}
+
+/// All active rows of users, and of what accounts have made: groups, roles, policies.
+///
+/// # Errors
+/// `IndexError` when the store fails or a row is damaged.
+pub fn all_members(kv: &dyn KvRead) -> Result<Vec<UserRow>, IndexError> {
     collect(kv, keys::USERS, &keys::successor(keys::USERS.to_vec()), usize::MAX, |key, value| {
         let user: UserRow = decode(key, value)?;
         Ok(user.is_active().then_some(user))

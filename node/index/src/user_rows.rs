@@ -1,7 +1,9 @@
 //! What the catalog's rows of users and groups hold.
 //!
-//! A user is a set of registers: the profile, each access key, each policy, each membership. Every register has the stamp
-//! of its last change, and two rows merge register by register, so that keys made in two datacenters at once both stay.
+//! A user is a set of registers: the profile, each access key, each policy, each attachment, each membership. Every
+//! register has the stamp of its last change, and two rows merge register by register, so that keys made in two
+//! datacenters at once both stay. What an account makes by the IAM API (users, groups, roles, policies) are rows of the same
+//! form, told apart by `MemberKind`; such a row goes by its unique id, so that a new name moves nothing.
 //!
 //! Invariants: a row is never removed, because absence is never read as deletion; a secret stands here only as the
 //! gateway sealed it, and never appears in a `Debug` output.
@@ -66,6 +68,19 @@ pub enum UserState {
     Deleted,
 }
 
+/// What a row stands for. Discriminants are on disk: never reuse one, add new ones at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MemberKind {
+    #[default]
+    User,
+    /// Of an account; has policies and no keys. Its members name its row in their `groups`.
+    Group,
+    /// Of an account; whoever its trust policy lets may take it on.
+    Role,
+    /// A policy that an account manages.
+    Policy,
+}
+
 /// Who a user is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
@@ -80,6 +95,28 @@ pub struct Profile {
     pub admin: bool,
     pub state: UserState,
     pub created_unix_ms: u64,
+    pub kind: MemberKind,
+    /// Where an account keeps it: begins and ends with a slash. Empty for what administration made.
+    pub path: String,
+    pub tags: BTreeMap<String, String>,
+    /// Of roles and managed policies.
+    pub description: Option<String>,
+    /// The trust policy of a role, and what a managed policy says.
+    pub document: Option<String>,
+    /// The longest life of a role's sessions; 0 for others.
+    pub session_s_max: u32,
+}
+
+impl Profile {
+    /// The name that its account calls it by; equal without regard to case.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.display_name.to_lowercase() == name.to_lowercase()
+    }
+
+    /// Whether an account made it by the IAM API.
+    pub fn is_member(&self) -> bool {
+        !self.path.is_empty()
+    }
 }
 
 /// A user. The greater stamp wins for each register; `updated` is the greatest of them.
@@ -92,7 +129,9 @@ pub struct UserRow {
     pub access_keys: Registers<AccessKey>,
     /// Policy documents by name.
     pub policies: Registers<String>,
-    /// Names of groups.
+    /// ARNs of managed policies.
+    pub attached: Registers<()>,
+    /// Names of groups, or ids of an account's groups.
     pub groups: Registers<()>,
     pub updated: Stamp,
 }
@@ -157,6 +196,10 @@ pub enum UserChange {
         member: bool,
     },
     Delete,
+    Attach {
+        arn: String,
+        attached: bool,
+    },
 }
 
 /// A change of one group.

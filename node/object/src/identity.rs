@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use meridian_index::kv::KvRead;
-use meridian_index::{UserRow, present, queries};
+use meridian_index::{MemberKind, UserRow, present, queries};
 use meridian_meta::ReadView;
 use meridian_sigv4::{Purpose, SecretKey};
 use meridian_types::PartitionId;
 use parking_lot::Mutex;
 
+use crate::managed_policies::managed_policy;
 use crate::objects::Inner;
 use crate::propose::meta_error;
 use crate::read_row::index_error;
@@ -37,8 +38,11 @@ pub struct Identity {
     /// The canonical id of the account that owns what it creates.
     pub account: String,
     pub admin: bool,
-    /// The documents of its own policies and of its groups'.
+    /// Where its account keeps it, from slash to slash; empty for what administration made.
+    pub path: String,
+    /// The documents of its own policies, of those attached to it, and of its groups'.
     pub policies: Vec<Arc<str>>,
+    pub created_unix_ms: u64,
 }
 
 impl Identity {
@@ -53,7 +57,9 @@ impl Identity {
             email: None,
             tenant: None,
             admin: true,
+            path: String::new(),
             policies: Vec::new(),
+            created_unix_ms: 0,
         }
     }
 
@@ -61,6 +67,20 @@ impl Identity {
     pub fn is_account(&self) -> bool {
         self.account == self.id
     }
+
+    /// Its ARN in policies and answers of IAM.
+    pub fn arn(&self) -> String {
+        match self.is_account() {
+            true => format!("arn:aws:iam::{}:root", self.account),
+            false if self.path.is_empty() => format!("arn:aws:iam::{}:user/{}", self.account, self.name),
+            false => format!("arn:aws:iam::{}:user{}{}", self.account, self.path, self.name),
+        }
+    }
+}
+
+/// The ARN of a policy that an account manages.
+pub fn policy_arn(row: &UserRow) -> String {
+    format!("arn:aws:iam::{}:policy{}{}", row.account(), row.profile.path, row.profile.display_name)
 }
 
 /// An access key that may be used now.
@@ -152,6 +172,9 @@ impl Objects {
 impl Inner {
     fn look_up(&self, view: &impl KvRead, access_key: &str) -> Result<Option<KeyHolder>, ObjectError> {
         let Some(user) = queries::user_by_access_key(view, access_key).map_err(index_error)? else { return Ok(None) };
+        if !has_account(view, &user)? {
+            return Ok(None); // its account was deleted, and it with it
+        }
         let key = user.access_keys.get(access_key).and_then(|register| register.value.as_ref());
         let Some(key) = key.filter(|key| key.active) else { return Ok(None) };
         let damaged = |what: &str| ObjectError::Storage(format!("the secret of user {}: {what}", user.name));
@@ -173,7 +196,7 @@ impl Inner {
         let mut people = People::default();
         people.by_id.insert(ADMINISTRATOR.to_owned(), Arc::new(Identity::administrator()));
         for user in queries::users(&view).map_err(index_error)? {
-            let identity = Arc::new(identity(&view, user)?);
+            let identity = Arc::new(with_policies(user, Vec::new())); // who they are, not what they may
             if let Some(email) = &identity.email {
                 people.id_by_email.insert(email.to_lowercase(), identity.id.clone());
             }
@@ -185,23 +208,60 @@ impl Inner {
     }
 }
 
-fn identity(view: &impl KvRead, user: UserRow) -> Result<Identity, ObjectError> {
-    let mut policies: Vec<Arc<str>> = present(&user.policies).map(|(_, text)| Arc::from(text.as_str())).collect();
-    for (group, ()) in present(&user.groups) {
-        if let Some(group) = queries::group(view, group).map_err(index_error)? {
-            policies.extend(present(&group.policies).map(|(_, text)| Arc::from(text.as_str())));
-        }
+/// Whether the account that a user belongs to is still there.
+fn has_account(view: &impl KvRead, user: &UserRow) -> Result<bool, ObjectError> {
+    let account = user.account();
+    if account == user.profile.id || account == ADMINISTRATOR || !user.profile.is_member() {
+        return Ok(true);
     }
+    let users = queries::users(view).map_err(index_error)?;
+    Ok(users.iter().any(|other| other.profile.id == account))
+}
+
+fn identity(view: &impl KvRead, user: UserRow) -> Result<Identity, ObjectError> {
+    let policies = documents(view, &user)?;
+    Ok(with_policies(user, policies))
+}
+
+fn with_policies(user: UserRow, policies: Vec<Arc<str>>) -> Identity {
     let account = user.account().to_owned();
     let profile = user.profile;
-    Ok(Identity {
-        name: user.name,
+    // What an account made goes by its unique id; its name is what the account calls it.
+    let name = if profile.is_member() { profile.display_name.clone() } else { user.name };
+    Identity {
+        name,
         id: profile.id,
         display_name: profile.display_name,
         email: profile.email,
         tenant: profile.tenant,
         account,
         admin: profile.admin,
+        path: profile.path,
         policies,
-    })
+        created_unix_ms: profile.created_unix_ms,
+    }
+}
+
+/// The documents of a user's or role's policies, attached ones and those of groups included. A policy that is attached and
+/// not there says nothing.
+fn documents(view: &impl KvRead, row: &UserRow) -> Result<Vec<Arc<str>>, ObjectError> {
+    let own = |row: &UserRow| present(&row.policies).map(|(_, text)| Arc::from(text.as_str())).collect::<Vec<_>>();
+    let mut policies: Vec<Arc<str>> = own(row);
+    let mut attached: Vec<String> = present(&row.attached).map(|(arn, ())| arn.to_owned()).collect();
+    for (name, ()) in present(&row.groups) {
+        if let Some(group) = queries::user(view, name).map_err(index_error)? {
+            policies.extend(own(&group));
+            attached.extend(present(&group.attached).map(|(arn, ())| arn.to_owned()));
+        } else if let Some(group) = queries::group(view, name).map_err(index_error)? {
+            policies.extend(present(&group.policies).map(|(_, text)| Arc::from(text.as_str())));
+        }
+    }
+    policies.extend(attached.iter().filter_map(|arn| managed_policy(arn)).map(|policy| Arc::from(policy.document)));
+    if attached.iter().any(|arn| managed_policy(arn).is_none()) {
+        let rows = queries::all_members(view).map_err(index_error)?;
+        let managed = rows.iter().filter(|row| row.profile.kind == MemberKind::Policy);
+        let wanted = managed.filter(|row| attached.contains(&policy_arn(row)));
+        policies.extend(wanted.filter_map(|row| row.profile.document.as_deref().map(Arc::from)));
+    }
+    Ok(policies)
 }

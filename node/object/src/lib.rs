@@ -22,6 +22,8 @@ mod get;
 mod head;
 mod identity;
 mod list;
+mod managed_policies;
+mod member;
 mod merge;
 mod objects;
 mod precondition;
@@ -44,8 +46,10 @@ pub use delete::{DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome};
 pub use error::ObjectError;
 pub use get::{GetOutcome, GetRequest};
 pub use head::{HeadOutcome, ObjectInfo};
-pub use identity::{Identity, KeyHolder};
+pub use identity::{Identity, KeyHolder, policy_arn};
 pub use list::{ListPage, ListRequest};
+pub use managed_policies::{MANAGED_ARN, MANAGED_POLICIES, ManagedPolicy, managed_policy};
+pub use member::NewMember;
 pub use objects::{Objects, ObjectsConfig};
 pub use precondition::{EtagMatch, Preconditions, RangeSpec};
 pub use put::{PutOutcome, PutRequest};
@@ -61,7 +65,7 @@ pub use version::{ListVersionsRequest, VersionInfo, VersionsPage};
 // The words of rows that requests and answers carry: gateways see this crate and nothing below it.
 pub use meridian_index::{
     AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Change, Checksum, ChecksumAlgorithm, Condition,
-    DefaultRetention, DocumentKind, GroupChange, GroupRow, ObjectLock, PartSize, Retention, RetentionMode,
-    SettingChange, SettingName, UploadChecksum, UserChange, UserRefusal, UserRow, VersionId, VersionIdError,
-    Versioning, Wanted, present,
+    DefaultRetention, DocumentKind, GroupChange, GroupRow, MemberKind, ObjectLock, PartSize, Profile, Retention,
+    RetentionMode, SettingChange, SettingName, UploadChecksum, UserChange, UserRefusal, UserRow, VersionId,
+    VersionIdError, Versioning, Wanted, present,
 };

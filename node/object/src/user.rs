@@ -206,7 +206,7 @@ fn invalid(argument: &'static str, reason: &str) -> ObjectError {
     ObjectError::InvalidArgument { argument, reason: reason.to_owned() }
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     entropy::fill(&mut bytes);
     bytes

@@ -27,6 +27,8 @@ pub struct UserCaller {
     pub policies: Vec<Arc<Policy>>,
     /// What a session may do at most.
     pub session: Option<Arc<Policy>>,
+    /// The role that it has taken on; its name is then the role's.
+    pub role_session: Option<String>,
 }
 
 impl UserCaller {

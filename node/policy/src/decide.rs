@@ -1,6 +1,7 @@
 //! The decision: policies of the caller, the bucket's policy and the lists, put together.
 //!
-//! A caller of the bucket's own account needs one allow: its own (an account has all of them), or the bucket policy's.
+//! A caller of the bucket's own account needs one allow: its own (an account has all of them), or the bucket policy's that
+//! names the caller itself; one that names only the account leaves it to the account's own policies.
 //! One of another account, or nobody, needs an allow of the bucket: its policy, or a list. Lists decide on what they
 //! grant: reading and writing. Whatever else there is belongs to the bucket's owner.
 
@@ -51,10 +52,10 @@ const NEVER_LOCKED_OUT: [&str; 3] = ["s3:GetBucketPolicy", "s3:PutBucketPolicy",
 
 /// Whether the caller may.
 pub fn decide(caller: Caller<'_>, question: Question<'_>, target: Target<'_>) -> bool {
-    if caller.user().is_some_and(|user| user.admin) {
-        return true;
-    }
     let Question { action, resource, context, .. } = question;
+    if let Some(user) = caller.user().filter(|user| user.admin) {
+        return session_allows(user, action, resource, context);
+    }
     let is_own = caller.is_of(target.bucket_owner);
     let is_rescue = is_own && caller.user().is_some_and(UserCaller::is_account) && NEVER_LOCKED_OUT.contains(&action);
     let said = match target.policy.and_then(|policy| policy.effect(Some(caller), action, resource, context)) {
@@ -70,14 +71,47 @@ pub fn decide(caller: Caller<'_>, question: Question<'_>, target: Target<'_>) ->
             None => user.is_account(),
         },
     };
-    if let Some(session) = caller.user().and_then(|user| user.session.as_ref())
-        && session.effect(None, action, resource, context) != Some(Effect::Allow)
-    {
+    if caller.user().is_some_and(|user| !session_allows(user, action, resource, context)) {
         return false;
     }
     let resource_allows = said || owns_or_is_granted(caller, question.need, target);
-    // Inside one account the bucket policy alone is enough; across accounts both sides must allow.
-    resource_allows && (own_allows || (said && is_own))
+    // Inside one account a bucket policy that names the caller is enough; across accounts both sides must allow.
+    let names_caller = || match (caller, target.policy) {
+        (Caller::User(user), Some(policy)) => policy.allows_itself(user, action, resource, context),
+        _ => false,
+    };
+    resource_allows && (own_allows || (said && is_own && names_caller()))
+}
+
+/// Whether a caller may do something in its own account that concerns no bucket.
+pub fn decide_own(user: &UserCaller, action: &str, resource: &str, context: &Context) -> bool {
+    (user.admin || own_allows(user, action, resource, context)) && session_allows(user, action, resource, context)
+}
+
+/// Whether a caller may take on a role of `account` whose trust policy is `trust`. As for buckets: inside one account a
+/// trust policy that names the caller is enough, else both sides must allow.
+pub fn decide_assume(caller: &UserCaller, role: &str, account: &str, trust: &Policy, context: &Context) -> bool {
+    const ACTION: &str = "sts:AssumeRole";
+    if trust.effect(Some(Caller::User(caller)), ACTION, role, context) != Some(Effect::Allow) {
+        return false;
+    }
+    let own = of_identity(caller, ACTION, role, context);
+    let names_caller = caller.account == account && trust.allows_itself(caller, ACTION, role, context);
+    own != Some(Effect::Deny)
+        && (names_caller || own == Some(Effect::Allow) || caller.is_account() || caller.admin)
+        && session_allows(caller, ACTION, role, context)
+}
+
+fn own_allows(user: &UserCaller, action: &str, resource: &str, context: &Context) -> bool {
+    match of_identity(user, action, resource, context) {
+        Some(effect) => effect == Effect::Allow,
+        None => user.is_account(),
+    }
+}
+
+fn session_allows(user: &UserCaller, action: &str, resource: &str, context: &Context) -> bool {
+    let allows = |policy: &Policy| policy.effect(None, action, resource, context) == Some(Effect::Allow);
+    user.session.as_ref().is_none_or(|policy| allows(policy))
 }
 
 fn is_public(target: Target<'_>) -> bool {

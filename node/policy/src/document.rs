@@ -2,6 +2,8 @@
 //!
 //! Invariants: a document that parses is understood whole; unknown elements are refused, never passed over.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::caller::{Caller, Context, UserCaller};
@@ -40,6 +42,8 @@ pub enum PolicyError {
     ConditionOperator(String),
     #[error("Policy has an invalid condition key : {0}")]
     ConditionKey(String),
+    #[error("Statement IDs (SID) in a single policy must be unique.")]
+    StatementId,
 }
 
 /// What a document hangs on.
@@ -49,6 +53,8 @@ pub enum DocumentKind<'a> {
     Bucket(&'a str),
     /// A user, group or session: it names no principals.
     Identity,
+    /// A role: it names those who may take it on, and no resources.
+    Trust,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +121,7 @@ impl Policy {
             Some(Value::Array(statements)) => statements.iter().map(|one| Statement::parse(one, kind)).collect(),
             Some(statement) => Statement::parse(statement, kind).map(|one| vec![one]),
         }?;
+        check_statement_ids(document.get("Statement"))?;
         Ok(Self { variables, statements })
     }
 
@@ -139,6 +146,22 @@ impl Policy {
             found = Some(Effect::Allow);
         }
         found
+    }
+
+    /// Whether an allow names the caller itself or everybody, and not only its account: that leaves it to the account's
+    /// own policies who of its users may.
+    pub(crate) fn allows_itself(&self, user: &UserCaller, action: &str, resource: &str, context: &Context) -> bool {
+        let caller = Some(Caller::User(user));
+        self.statements.iter().any(|statement| {
+            let itself = match &statement.principals {
+                Some(Rule::Is(principals)) => principals.name(user),
+                Some(Rule::IsNot(_)) => true,
+                None => false,
+            };
+            itself
+                && statement.effect == Effect::Allow
+                && statement.applies(caller, action, resource, context, self.variables)
+        })
     }
 
     /// Whether any condition asks for keys that start so, such as `s3:existingobjecttag/`; lower case.
@@ -171,7 +194,7 @@ impl Statement {
             Some(other) => return Err(PolicyError::Effect(other.to_string())),
         };
         let principals = match (kind, rule(fields, "Principal", "NotPrincipal")?) {
-            (DocumentKind::Bucket(_), None) => return Err(PolicyError::Missing("Principal")),
+            (DocumentKind::Bucket(_) | DocumentKind::Trust, None) => return Err(PolicyError::Missing("Principal")),
             (DocumentKind::Identity, Some(_)) => return Err(PolicyError::Unknown("Principal".to_owned())),
             (_, None) => None,
             (_, Some(rule)) => Some(rule.try_map(Principals::parse)?),
@@ -181,8 +204,11 @@ impl Statement {
         if actions.inner().iter().any(|action| !is_action(action, is_bucket)) {
             return Err(PolicyError::Action);
         }
-        let resources =
-            rule(fields, "Resource", "NotResource")?.ok_or(PolicyError::Missing("Resource"))?.try_map(texts)?;
+        let resources = match (kind, rule(fields, "Resource", "NotResource")?) {
+            (DocumentKind::Trust, None) => Rule::Is(vec!["*".to_owned()]),
+            (DocumentKind::Trust, Some(_)) => return Err(PolicyError::Unknown("Resource".to_owned())),
+            (_, resources) => resources.ok_or(PolicyError::Missing("Resource"))?.try_map(texts)?,
+        };
         if resources.inner().iter().any(|resource| !is_resource(resource, kind)) {
             return Err(PolicyError::Resource);
         }
@@ -270,6 +296,28 @@ impl Principals {
             || self.canonical.iter().any(|id| *id == user.id || *id == user.account)
             || self.aws.iter().any(|principal| is_named(principal, user))
     }
+
+    /// Whether they name everybody or this very user.
+    fn name(&self, user: &UserCaller) -> bool {
+        let is_of_account = |text: &str| text == user.account || text.ends_with(":root");
+        self.everyone
+            || self.canonical.contains(&user.id)
+            || self.aws.iter().any(|principal| !is_of_account(principal) && is_named(principal, user))
+    }
+}
+
+/// # Errors
+/// `StatementId` when two statements have one `Sid`; `Syntax` for one that is no text.
+fn check_statement_ids(statements: Option<&Value>) -> Result<(), PolicyError> {
+    let mut seen = HashSet::new();
+    for statement in statements.and_then(Value::as_array).into_iter().flatten() {
+        let Some(id) = statement.get("Sid") else { continue };
+        let id = id.as_str().ok_or(PolicyError::Syntax)?;
+        if !id.is_empty() && !seen.insert(id) {
+            return Err(PolicyError::StatementId);
+        }
+    }
+    Ok(())
 }
 
 /// An ARN, or the id of an account.
@@ -283,6 +331,12 @@ fn is_named(principal: &str, user: &UserCaller) -> bool {
     let is_account = |text: &str| {
         text == user.account || (user.is_account() && (text == user.name || user.tenant.as_deref() == Some(text)))
     };
+    if let Some(rest) = principal.strip_prefix("arn:aws:sts::") {
+        let session = user.role_session.as_ref().map(|session| format!("assumed-role/{}/{session}", user.name));
+        return rest.split_once(':').is_some_and(|(account, resource)| {
+            is_account(account) && session.is_some_and(|session| session == resource)
+        });
+    }
     let Some(rest) = principal.strip_prefix("arn:aws:iam::") else {
         return is_account(principal) || principal == user.id;
     };
@@ -290,10 +344,11 @@ fn is_named(principal: &str, user: &UserCaller) -> bool {
     let belongs = account.is_empty() || is_account(account) || user.tenant.as_deref() == Some(account);
     match resource.split_once('/') {
         None => resource == "root" && !account.is_empty() && belongs,
-        // The path of a user, such as `/division/`, tells nothing here.
-        Some(("user", path)) => {
+        // The path of a user or role, such as `/division/`, tells nothing here.
+        Some(("user" | "role", path)) => {
             let name = path.rsplit('/').next().unwrap_or(path);
-            belongs && (name == user.name || name == user.id)
+            let is_kind = resource.starts_with("role/") == user.role_session.is_some();
+            belongs && is_kind && (name == user.name || name == user.id)
         }
         Some(_) => false,
     }
@@ -331,9 +386,11 @@ fn is_action(action: &str, of_bucket: bool) -> bool {
     match action.split_once(':') {
         None => action == "*",
         Some((service, name)) => {
-            let service = service.to_lowercase();
+            let is_service = service.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'*' | b'?' | b'-' | b'_');
             !name.is_empty()
-                && (service == "s3" || !of_bucket && ["iam", "sts", "s3-object-lambda"].contains(&service.as_str()))
+                && name.bytes().all(is_name)
+                && if of_bucket { service.eq_ignore_ascii_case("s3") } else { is_service && !service.is_empty() }
         }
     }
 }

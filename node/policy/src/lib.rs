@@ -22,5 +22,5 @@ mod values;
 pub use access_block::{Ownership, PublicAccessBlock};
 pub use acl::{Acl, AclError, CannedAcl, Grant, Grantee, Permission};
 pub use caller::{Caller, Context, UserCaller};
-pub use decide::{Need, Question, Target, decide};
+pub use decide::{Need, Question, Target, decide, decide_assume, decide_own};
 pub use document::{DocumentKind, Effect, Policy, PolicyError};

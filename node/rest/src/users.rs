@@ -25,6 +25,7 @@ use axum::{Json, Router};
 use meridian_object::{
     GroupChange, GroupRow, NewKey, NewUser, ObjectError, PlainKey, UserChange, UserRefusal, UserRow, present,
 };
+use meridian_policy::{DocumentKind, Policy};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -197,10 +198,8 @@ async fn put_policy(
     Path((user, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    match parse::<PolicyRequest>(&body) {
-        Ok(PolicyRequest { document }) => {
-            change(&state, &user, UserChange::Policy { name, document: Some(document) }).await
-        }
+    match policy_document(&body) {
+        Ok(document) => change(&state, &user, UserChange::Policy { name, document: Some(document) }).await,
         Err(refusal) => *refusal,
     }
 }
@@ -238,10 +237,8 @@ async fn put_group_policy(
     Path((group, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    match parse::<PolicyRequest>(&body) {
-        Ok(PolicyRequest { document }) => {
-            change_group(&state, &group, GroupChange::Policy { name, document: Some(document) }).await
-        }
+    match policy_document(&body) {
+        Ok(document) => change_group(&state, &group, GroupChange::Policy { name, document: Some(document) }).await,
         Err(refusal) => *refusal,
     }
 }
@@ -304,6 +301,15 @@ fn new_key(access_key: Option<String>, secret_key: Option<String>) -> Result<New
     }
 }
 
+/// The policy of a request, refused here if it would allow nothing later because nobody understands it.
+fn policy_document(body: &Bytes) -> Result<String, Box<Response>> {
+    let PolicyRequest { document } = parse(body)?;
+    match Policy::parse(&document, DocumentKind::Identity) {
+        Ok(_) => Ok(document),
+        Err(failure) => Err(Box::new(refuse(StatusCode::BAD_REQUEST, &format!("the policy is malformed: {failure}")))),
+    }
+}
+
 pub(crate) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {
     serde_json::from_slice(body)
         .map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, &format!("the request is not valid: {error}"))))
@@ -353,6 +359,17 @@ mod tests {
     fn unknown_fields_are_refused() {
         assert!(parse::<UserRequest>(&Bytes::from_static(b"{\"name\":\"a\",\"secret\":\"x\"}")).is_err());
         assert_eq!(parse::<UserRequest>(&Bytes::from_static(b"{\"name\":\"a\"}")).ok().unwrap().name, "a");
+    }
+
+    #[test]
+    fn malformed_policies_are_refused() {
+        let put =
+            |document: &str| policy_document(&Bytes::from(serde_json::json!({ "document": document }).to_string()));
+        let good = r#"{"Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}"#;
+        assert_eq!(put(good).ok().as_deref(), Some(good));
+        for bad in ["", "{}", r#"{"Statement":{"Effect":"Allow","Action":"s3:*"}}"#] {
+            assert_eq!(put(bad).err().unwrap().status(), StatusCode::BAD_REQUEST, "{bad}");
+        }
     }
 
     #[test]

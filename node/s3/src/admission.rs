@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -83,6 +84,21 @@ impl Admission {
                 Ok((Body::from(bytes), Some(permit)))
             }
         }
+    }
+
+    /// Reads the body of a form that is posted to `/` (IAM, STS), within the budget of XML bodies.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub async fn form(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        context: &Arc<RequestContext>,
+    ) -> S3Result<(Bytes, XmlPermit)> {
+        self.check_head(parts)?;
+        let stream = InboundBody::new(body, self.limits.body_idle_timeout, None, Arc::clone(context));
+        self.xml.read(announced_length(parts)?, &parts.headers, stream).await
     }
 
     fn check_head(&self, parts: &Parts) -> S3Result<()> {

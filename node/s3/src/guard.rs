@@ -96,7 +96,7 @@ impl Guard {
         key: Option<&str>,
         context: &RequestContext,
     ) -> S3Result<()> {
-        if caller.as_ref().is_some_and(|user| user.admin) {
+        if caller.as_ref().is_some_and(|user| user.admin && user.session.is_none()) {
             return Ok(());
         }
         let access = self.bucket_access(row)?;
@@ -226,6 +226,7 @@ impl Guard {
             admin: identity.admin,
             policies: identity.policies.iter().map(parse).collect::<S3Result<_>>()?,
             session: principal.session_policy.as_ref().map(parse).transpose()?,
+            role_session: None,
         }))
     }
 
@@ -257,7 +258,7 @@ impl Guard {
     fn policy(&self, text: &Arc<str>, kind: DocumentKind<'_>) -> S3Result<Arc<Policy>> {
         let bucket = match kind {
             DocumentKind::Bucket(name) => name.to_owned(),
-            DocumentKind::Identity => String::new(),
+            DocumentKind::Identity | DocumentKind::Trust => String::new(),
         };
         let id = (bucket, Arc::clone(text));
         if let Some(found) = self.policies.lock().get(&id) {

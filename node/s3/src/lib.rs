@@ -40,6 +40,7 @@ mod get;
 mod guard;
 mod head_guard;
 mod host;
+mod iam;
 mod lenient;
 mod lifecycle;
 mod listing;

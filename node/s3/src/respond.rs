@@ -27,6 +27,7 @@ use crate::admission::Admission;
 use crate::context::{RequestContext, RequestIds};
 use crate::cors::{CrossOrigin, preflight, rules_of};
 use crate::errors::{error, slow_down};
+use crate::iam::Iam;
 use crate::lenient::{are_signed, odd_headers, without};
 use crate::observe::{RequestObserver, RequestReport};
 
@@ -45,6 +46,8 @@ pub(crate) struct Responder {
     pub observer: Option<Arc<dyn RequestObserver>>,
     /// For the rules of cross-origin requests.
     pub objects: Option<Objects>,
+    /// What a form posted to `/` is for.
+    pub iam: Option<Iam>,
 }
 
 impl Responder {
@@ -92,6 +95,13 @@ impl Responder {
             return preflight(objects, bucket.as_deref(), request.headers()).await;
         }
         let (mut parts, body) = request.into_parts();
+        if let Some(iam) = self.iam.as_ref().filter(|_| Iam::is_query(&parts)) {
+            if Iam::is_too_long(&parts) {
+                return Ok(Iam::too_long(context));
+            }
+            let (form, _held) = self.admission.form(&parts, body, context).await?;
+            return Ok(iam.answer(&parts, &form, context).await);
+        }
         let (body, _xml) = self.admission.admit(&parts, body, context).await?;
         parts.extensions.insert(Arc::clone(context));
         let answer = self.ask(parts, body, context).await;

@@ -30,6 +30,7 @@ use crate::gateway::Gateway;
 use crate::guard::Guard;
 use crate::head_guard::HeadGuard;
 use crate::host::Domains;
+use crate::iam::Iam;
 use crate::respond::Responder;
 
 /// How long to wait after a failed accept (out of descriptors), instead of spinning.
@@ -114,6 +115,8 @@ fn responder(config: &S3Config, operations: impl S3, objects: Option<Objects>) -
     let mut builder = S3ServiceBuilder::new(operations);
     builder.set_auth(Secrets(Arc::clone(&config.credentials)));
     let guard = objects.clone().map(|objects| Arc::new(Guard::new(objects)));
+    let iam = objects.clone().zip(guard.clone());
+    let iam = iam.map(|(objects, guard)| Iam::new(objects, Arc::clone(&config.credentials), guard));
     builder.set_access(Access { credentials: Arc::clone(&config.credentials), guard });
     builder.set_host(domains.clone());
     let mut s3s_config = s3s::config::S3Config::default();
@@ -127,6 +130,7 @@ fn responder(config: &S3Config, operations: impl S3, objects: Option<Objects>) -
         requests: Semaphore::new(config.limits.requests_max),
         observer: config.observer.clone(),
         objects,
+        iam,
     }
 }
 

@@ -17,7 +17,9 @@ pub(crate) fn identity(name: &str, admin: bool) -> Identity {
         tenant: None,
         account: name.to_owned(),
         admin,
+        path: String::new(),
         policies: Vec::new(),
+        created_unix_ms: 0,
     }
 }
 

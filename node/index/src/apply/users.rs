@@ -14,8 +14,8 @@ use crate::merge::{merge_group, merge_user};
 use crate::queries;
 use crate::rows::Row;
 use crate::user_rows::{
-    AccessKey, GroupChange, GroupRow, Profile, REGISTERS_MAX, Register, Registers, UserChange, UserRefusal, UserRow,
-    UserState, present,
+    AccessKey, GroupChange, GroupRow, MemberKind, Profile, REGISTERS_MAX, Register, Registers, UserChange, UserRefusal,
+    UserRow, UserState, present,
 };
 
 type Refused<T> = Result<Result<T, UserRefusal>, MachineError>;
@@ -58,11 +58,12 @@ impl<P: Plant> Apply<'_, '_, P> {
         let done = match change {
             UserChange::Create { .. } => unreachable!("taken above"),
             UserChange::Profile(profile) => {
+                let Profile { id, created_unix_ms, account, kind, .. } = row.profile.clone();
+                let profile = Profile { id, created_unix_ms, account, kind, state: UserState::Active, ..profile };
                 if let Err(refusal) = self.check_identity(&row.name, &profile)? {
                     return Ok(Err(refusal));
                 }
-                let (id, created_unix_ms) = (row.profile.id.clone(), row.profile.created_unix_ms);
-                row.profile = Profile { id, created_unix_ms, state: UserState::Active, ..profile };
+                row.profile = profile;
                 row.profile_changed = stamp;
                 Ok(())
             }
@@ -84,10 +85,12 @@ impl<P: Plant> Apply<'_, '_, P> {
                 Err(UserRefusal::NoSuchPolicy)
             }
             UserChange::Policy { name, document } => set(&mut row.policies, stamp, name, document),
-            UserChange::Group { name, member } => match queries::group(self.view, &name)? {
-                None if member => Err(UserRefusal::NoSuchGroup),
-                _ => set(&mut row.groups, stamp, name, member.then_some(())),
-            },
+            UserChange::Group { name, member } if member && !self.is_group(&name)? => Err(UserRefusal::NoSuchGroup),
+            UserChange::Group { name, member } => set(&mut row.groups, stamp, name, member.then_some(())),
+            UserChange::Attach { arn, attached: false } if value(&row.attached, &arn).is_none() => {
+                Err(UserRefusal::NoSuchPolicy)
+            }
+            UserChange::Attach { arn, attached } => set(&mut row.attached, stamp, arn, attached.then_some(())),
             UserChange::Delete => {
                 row.profile.state = UserState::Deleted;
                 row.profile_changed = stamp;
@@ -115,6 +118,7 @@ impl<P: Plant> Apply<'_, '_, P> {
             profile_changed: stamp,
             access_keys: Registers::new(),
             policies: Registers::new(),
+            attached: Registers::new(),
             groups: Registers::new(),
             updated: stamp,
         };
@@ -122,6 +126,7 @@ impl<P: Plant> Apply<'_, '_, P> {
             // The one before had this name: what it had must not come to the new one.
             row.access_keys = cleared(before.access_keys, stamp);
             row.policies = cleared(before.policies, stamp);
+            row.attached = cleared(before.attached, stamp);
             row.groups = cleared(before.groups, stamp);
         }
         if let Some((access_key, key)) = access_key {
@@ -135,9 +140,19 @@ impl<P: Plant> Apply<'_, '_, P> {
         Ok(Ok(row))
     }
 
-    /// Ids and e-mail addresses name one user.
+    fn is_group(&self, name: &str) -> Result<bool, MachineError> {
+        let of_account = queries::user(self.view, name)?.is_some_and(|row| row.profile.kind == MemberKind::Group);
+        Ok(of_account || queries::group(self.view, name)?.is_some())
+    }
+
+    /// Ids and e-mail addresses name one user; what an account has of one kind differs by name.
     fn check_identity(&self, name: &str, profile: &Profile) -> Refused<()> {
-        for user in queries::users(self.view)?.iter().filter(|user| user.name != name) {
+        for user in queries::all_members(self.view)?.iter().filter(|user| user.name != name) {
+            let is_beside = user.profile.account == profile.account && user.profile.kind == profile.kind;
+            let by_name = user.profile.is_member() && profile.is_member();
+            if is_beside && by_name && user.profile.is_called(&profile.display_name) {
+                return Ok(Err(UserRefusal::Exists));
+            }
             if user.profile.id == profile.id {
                 return Ok(Err(UserRefusal::IdTaken));
             }

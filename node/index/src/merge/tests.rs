@@ -126,9 +126,10 @@ fn mapped<T>(registers: &Registers<u64>, value: impl Fn(u64) -> T) -> Registers<
 }
 
 fn any_user() -> impl Strategy<Value = UserRow> {
-    (1u64..9, any_registers(), any_registers(), any_registers()).prop_map(|(raw, keys, policies, groups)| {
+    let registers = (any_registers(), any_registers(), any_registers(), any_registers());
+    (1u64..9, registers).prop_map(|(raw, (keys, policies, attached, groups))| {
         let changed = |registers: &Registers<u64>| registers.values().map(|register| register.changed).max();
-        let all = [changed(&keys), changed(&policies), changed(&groups), Some(stamp(raw, 1))];
+        let all = [changed(&keys), changed(&policies), changed(&attached), changed(&groups), Some(stamp(raw, 1))];
         UserRow {
             name: "a".to_owned(),
             profile: Profile { id: format!("{raw}"), ..Profile::default() },
@@ -139,6 +140,7 @@ fn any_user() -> impl Strategy<Value = UserRow> {
                 created_unix_ms: raw,
             }),
             policies: mapped(&policies, |raw| raw.to_string()),
+            attached: mapped(&attached, |_| ()),
             groups: mapped(&groups, |_| ()),
             updated: all.into_iter().flatten().max().unwrap(),
         }

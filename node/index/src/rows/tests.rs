@@ -14,7 +14,7 @@ use crate::catalog_rows::{
     StoredBucket, Versioning,
 };
 use crate::testing::{BUCKET, attempt, body, chunk, key, place, seen, stamp, time, upload_id, version};
-use crate::user_rows::{AccessKey, GroupRow, Profile, Register, Secret, UserRow, UserState};
+use crate::user_rows::{AccessKey, GroupRow, MemberKind, Profile, Register, Secret, UserRow, UserState};
 
 fn simple_object() -> ObjectVersion {
     let now = meridian_types::Timestamp::from_unix_ms(1_790_000_000_123);
@@ -75,10 +75,17 @@ fn user_row() -> UserRow {
             admin: true,
             state: UserState::Active,
             created_unix_ms: 4,
+            kind: MemberKind::Role,
+            path: "/x/".to_owned(),
+            tags: [("k".to_owned(), "v".to_owned())].into(),
+            description: None,
+            document: Some("{}".to_owned()),
+            session_s_max: 3600,
         },
         profile_changed: stamp(2, 1),
         access_keys: [("AK".to_owned(), Register { value: Some(key), changed })].into(),
         policies: [("p".to_owned(), Register { value: None, changed })].into(),
+        attached: [("arn".to_owned(), Register { value: Some(()), changed })].into(),
         groups: [("g".to_owned(), Register { value: Some(()), changed })].into(),
         updated: changed,
     }
@@ -132,8 +139,8 @@ const GOLDEN_FENCE: &str = "1401010200000000000000000000000000000009b745e86a";
 const GOLDEN_STABLE: &str = "1e01ac02c80164020100070200056e557a46";
 const GOLDEN_BUCKET: &str = "0a010670686f746f73ab9511d9bc38190579d0abbc1badbe96010401090205616c69636501010103323030010464632d6101\
     010007000100027b7d01030009020003010100070003010200077140f7af";
-const GOLDEN_USER: &str = "150105616c69636502613105416c696365010361406200010361636301000402010102414b01046875736801050301010170\
-    00030101016701030103011387b492";
+const GOLDEN_USER: &str = "150105616c69636502613105416c696365010361406200010361636301000402032f782f01016b01760001027b7d901c02010102\
+    414b01046875736801050301010170000301010361726e010301010167010301030143ae7f79";
 const GOLDEN_GROUP: &str = "2801016701010101017001027b7d02010201fbcd362a";
 
 fn check_round_trip<R: Row + PartialEq + std::fmt::Debug>(row: &R) {

@@ -2,8 +2,8 @@
 
 use crate::testing::{Group, stamp};
 use crate::{
-    AccessKey, GroupChange, Operation, Outcome, Profile, REGISTERS_MAX, Secret, UserChange, UserRefusal, present,
-    queries,
+    AccessKey, GroupChange, MemberKind, Operation, Outcome, Profile, REGISTERS_MAX, Secret, UserChange, UserRefusal,
+    present, queries,
 };
 
 fn key(text: &str) -> AccessKey {
@@ -149,4 +149,54 @@ fn registers_of_one_row_are_bounded() {
         assert_eq!(catalog.propose(add_key("bob", &format!("K{number}"))), Outcome::UserStored);
     }
     assert_eq!(catalog.propose(add_key("bob", "one more")), refused(UserRefusal::TooMany));
+}
+
+fn member(row: &str, account: &str, name: &str, kind: MemberKind) -> Operation {
+    let profile = Profile {
+        id: row.to_owned(),
+        display_name: name.to_owned(),
+        account: Some(account.to_owned()),
+        path: "/".to_owned(),
+        kind,
+        ..Profile::default()
+    };
+    change(row, UserChange::Create { profile, access_key: None })
+}
+
+#[test]
+fn members_of_an_account_differ_by_name_and_those_of_two_accounts_need_not() {
+    let mut catalog = Group::catalog(1);
+    let user = MemberKind::User;
+    assert_eq!(catalog.propose(member("A1", "acme", "Ann", user)), Outcome::UserStored);
+    assert_eq!(catalog.propose(member("A2", "acme", "ann", user)), refused(UserRefusal::Exists));
+    assert_eq!(catalog.propose(member("A2", "acme", "ann", MemberKind::Role)), Outcome::UserStored);
+    assert_eq!(catalog.propose(member("A3", "other", "ann", user)), Outcome::UserStored);
+    assert_eq!(catalog.propose(member("A4", "acme", "bob", user)), Outcome::UserStored);
+    let renamed = Profile { display_name: "ANN".to_owned(), path: "/".to_owned(), ..Profile::default() };
+    assert_eq!(catalog.propose(change("A4", UserChange::Profile(renamed.clone()))), refused(UserRefusal::Exists));
+    assert_eq!(catalog.propose(change("A1", UserChange::Profile(renamed))), Outcome::UserStored);
+    let ann = queries::user(&catalog.kv, "A1").unwrap().unwrap();
+    assert_eq!((ann.profile.display_name.as_str(), ann.account()), ("ANN", "acme"), "the account stays");
+    assert_eq!(queries::users(&catalog.kv).unwrap().len(), 3, "a role is no user");
+    assert_eq!(queries::all_members(&catalog.kv).unwrap().len(), 4);
+}
+
+#[test]
+fn what_is_attached_comes_and_goes_and_members_join_groups_of_their_account() {
+    let (mut a, mut b) = (Group::catalog(1), Group::catalog(2));
+    a.propose(member("A1", "acme", "ann", MemberKind::User));
+    a.propose(member("G1", "acme", "ops", MemberKind::Group));
+    let attach = |attached| change("A1", UserChange::Attach { arn: "arn:p".to_owned(), attached });
+    assert_eq!(a.propose(attach(false)), refused(UserRefusal::NoSuchPolicy));
+    assert_eq!(a.propose(attach(true)), Outcome::UserStored);
+    let join = |group: &str| change("A1", UserChange::Group { name: group.to_owned(), member: true });
+    assert_eq!(a.propose(join("A1")), refused(UserRefusal::NoSuchGroup));
+    assert_eq!(a.propose(join("G1")), Outcome::UserStored);
+    b.pull(&a);
+    let ann = queries::user(&b.kv, "A1").unwrap().unwrap();
+    assert_eq!(present(&ann.attached).map(|(arn, ())| arn).collect::<Vec<_>>(), ["arn:p"]);
+    assert_eq!(present(&ann.groups).map(|(group, ())| group).collect::<Vec<_>>(), ["G1"]);
+    assert_eq!(b.propose(attach(false)), Outcome::UserStored);
+    a.pull(&b);
+    assert_eq!(present(&queries::user(&a.kv, "A1").unwrap().unwrap().attached).count(), 0);
 }
