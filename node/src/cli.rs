@@ -161,6 +161,9 @@ pub struct DevArgs {
     pub port_base: u16,
     #[arg(long, default_value_t = 4)]
     pub partitions: u16,
+    /// How long a day of lifecycle rules is, in seconds; for tests.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub lifecycle_day_seconds: Option<u64>,
     /// Written when every datacenter answers, atomically.
     #[arg(long, value_name = "F")]
     pub ready_file: Option<PathBuf>,

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 
 pub const CONFIG_VERSION: u32 = 1;
+/// A real day.
+const DAY_SECONDS: u64 = 24 * 3600;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -44,6 +46,8 @@ pub struct NodeFile {
     pub timing: TimingSection,
     #[serde(default)]
     pub replication: ReplicationSection,
+    #[serde(default)]
+    pub lifecycle: LifecycleSection,
     /// All datacenters with their nodes, this one included. Addresses of other datacenters' nodes may be those
     /// of a proxy that stands between.
     #[serde(rename = "datacenter")]
@@ -142,6 +146,20 @@ pub struct ReplicationSection {
     pub rate_bytes_per_second_max: Option<u64>,
 }
 
+/// How lifecycle rules are carried out.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LifecycleSection {
+    /// How long a day of a rule is; shorter ones are for tests.
+    pub day_seconds: u64,
+}
+
+impl Default for LifecycleSection {
+    fn default() -> Self {
+        Self { day_seconds: DAY_SECONDS }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatacenterSection {
@@ -208,6 +226,7 @@ pub struct NodeConfig {
     pub limits: LimitsSection,
     pub timing: TimingSection,
     pub replication: ReplicationSection,
+    pub lifecycle: LifecycleSection,
     pub secrets: Secrets,
 }
 
@@ -280,6 +299,13 @@ impl NodeConfig {
                 "write at least 1, or leave it out for no cap",
             ));
         }
+        if file.lifecycle.day_seconds == 0 || file.lifecycle.day_seconds > DAY_SECONDS {
+            return Err(field(
+                "lifecycle.day_seconds",
+                format!("{} is outside 1..={DAY_SECONDS}", file.lifecycle.day_seconds),
+                "leave it out for real days",
+            ));
+        }
         if file.cluster.partitions == 0 || file.cluster.partitions > limits::PARTITIONS_MAX {
             return Err(field(
                 "cluster.partitions",
@@ -336,6 +362,7 @@ impl NodeConfig {
             tls: base.join(&file.node.tls),
             limits: file.limits,
             replication: file.replication,
+            lifecycle: file.lifecycle,
             timing: file.timing,
             secrets,
         })
@@ -436,6 +463,7 @@ mod tests {
             },
             limits: LimitsSection::default(),
             replication: ReplicationSection::default(),
+            lifecycle: LifecycleSection::default(),
             timing: TimingSection::default(),
             datacenters: vec![
                 DatacenterSection { id: 1, name: "dc-a".into(), nodes: vec![member(1, "dc-a-1", 9000)] },
@@ -473,6 +501,7 @@ mod tests {
         assert!(refusal(|f| f.cluster.replication = "200".into()).contains("needs 2 other datacenters"));
         assert!(refusal(|f| f.timing.lag_warn_ms = 60_001).contains("timing.lag_warn_ms"));
         assert!(refusal(|f| f.cluster.replication = "x".into()).contains("cluster.replication"));
+        assert!(refusal(|f| f.lifecycle.day_seconds = 0).contains("lifecycle.day_seconds"));
         assert!(refusal(|f| f.cluster.partitions = 0).contains("cluster.partitions"));
         assert!(refusal(|f| f.datacenters[1].id = 1).contains("dc-b"));
         assert!(refusal(|f| f.datacenters[1].id = 0).contains("1..=254"));

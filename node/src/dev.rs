@@ -30,8 +30,11 @@ pub async fn run(args: &DevArgs, ready_file: Option<&Path>) -> Result<ExitCode> 
     let started = Instant::now();
     let directory = args.dir.clone().unwrap_or_else(default_directory);
     let ready = open_or_create(args, &directory)?;
-    let configs: Vec<NodeConfig> =
+    let mut configs: Vec<NodeConfig> =
         node_files(&directory)?.iter().map(|path| Ok(NodeConfig::load(path)?)).collect::<Result<_>>()?;
+    for config in &mut configs {
+        config.lifecycle.day_seconds = args.lifecycle_day_seconds.unwrap_or(config.lifecycle.day_seconds);
+    }
     let memory = ProcessMemory::new(&configs[0].limits);
     eprintln!("Starting {} datacenters from {} ...", ready.datacenters.len(), directory.display());
     let nodes = try_join_all(configs.into_iter().map(|config| RunningNode::start(config, memory.clone()))).await?;

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::client::UsageError;
 use crate::config::{
-    CONFIG_VERSION, ClusterSection, DatacenterSection, LimitsSection, MemberSection, NodeFile, NodeSection,
-    ReplicationSection, Secrets, TimingSection,
+    CONFIG_VERSION, ClusterSection, DatacenterSection, LifecycleSection, LimitsSection, MemberSection, NodeFile,
+    NodeSection, ReplicationSection, Secrets, TimingSection,
 };
 use crate::pki::Authority;
 
@@ -260,6 +260,7 @@ impl ClusterPlan {
             limits: self.limits,
             timing: TimingSection::default(),
             replication: ReplicationSection::default(),
+            lifecycle: LifecycleSection::default(),
             datacenters: datacenters.to_vec(),
         };
         write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)

@@ -11,6 +11,7 @@ mod config;
 mod dev;
 mod identity;
 mod init;
+mod lifecycle;
 mod links;
 mod pki;
 mod replica_directory;

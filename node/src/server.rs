@@ -14,7 +14,7 @@ use meridian_control::{Control, ControlConfig, Liveness, NodeInfo};
 use meridian_env::{HybridClock, RealDisk, SystemClock};
 use meridian_gossip::{ChitchatMembership, GossipConfig, GossipKey, Membership};
 use meridian_meta::{GroupMembers, Meta, MetaConfig};
-use meridian_object::{Objects, ObjectsConfig};
+use meridian_object::{LifecycleCounts, Objects, ObjectsConfig};
 use meridian_raft::{HostConfig, RaftHost};
 use meridian_replica::{ReplicaTimings, Replicas, ReplicasConfig};
 use meridian_replication::{
@@ -36,6 +36,7 @@ use tokio::task::JoinSet;
 use crate::address::Address;
 use crate::config::{LimitsSection, NodeConfig};
 use crate::identity::Identity;
+use crate::lifecycle;
 use crate::links::DatacenterLinks;
 use crate::replica_directory::ControlDirectory;
 use crate::users::Users;
@@ -160,6 +161,12 @@ impl RunningNode {
         let users = Arc::new(Users::new(&config.secrets, objects.clone()));
         let administered = objects.clone();
         let s3_config = s3_config(&config, Arc::clone(&users), &metrics);
+        let lifecycle = Arc::new(LifecycleCounts::default());
+        {
+            let (objects, counts, stopped) = (objects.clone(), Arc::clone(&lifecycle), stopped(&stop));
+            let config = lifecycle::config(config.lifecycle);
+            servers.spawn(async move { objects.run_lifecycle(config, counts, stopped).await });
+        }
         let shutdown = stopped(&stop);
         servers.spawn(async move {
             if let Err(error) = meridian_s3::serve(s3_config, objects, listeners.s3, shutdown).await {
@@ -175,6 +182,7 @@ impl RunningNode {
             clock,
             metrics: Arc::clone(&metrics),
             gossip: gossip.clone(),
+            lifecycle,
         });
         let rest_config = RestConfig {
             view: Arc::clone(&view) as Arc<dyn NodeView>,
@@ -398,6 +406,7 @@ struct View {
     clock: Arc<HybridClock>,
     metrics: Arc<NodeMetrics>,
     gossip: Arc<ChitchatMembership>,
+    lifecycle: Arc<LifecycleCounts>,
 }
 
 #[async_trait]
@@ -506,6 +515,7 @@ impl NodeView for View {
         for (name, raw) in [("meta", stable.stable_meta), ("data", stable.stable_data), ("settled", stable.settled)] {
             self.metrics.gauge("meridian_stable_age_seconds", vec![Label::new("time", name)]).set(age(raw));
         }
+        lifecycle::show(&self.lifecycle, &self.metrics);
         self.metrics.gauge("meridian_tombstones", Vec::new()).set(stable.tombstones as f64);
         for (role, mirror) in [("primary", false), ("mirror", true)] {
             let states = self.volumes.states();

@@ -39,6 +39,8 @@ pub struct ClusterOptions {
     pub code: Option<&'static str>,
     /// Put before the program, such as `strace` and its arguments, by datacenter name; for `Shape::Nodes`.
     pub wrapper: Option<(String, Vec<String>)>,
+    /// How long a day of lifecycle rules is; for `Shape::Dev`.
+    pub lifecycle_day_seconds: Option<u64>,
     /// Where the cluster lives; a directory of its own without it.
     pub directory: Option<PathBuf>,
     /// Where the processes log to; beside the data without it.
@@ -55,6 +57,7 @@ impl ClusterOptions {
             partitions: 2,
             code: None,
             wrapper: None,
+            lifecycle_day_seconds: None,
             directory: None,
             logs: None,
         }
@@ -288,6 +291,9 @@ impl Cluster {
             command.args(["--nodes", &self.options.nodes.to_string(), "--racks", &self.options.racks.to_string()]);
             command.args(["--port-base", &self.ports.base().to_string()]);
             command.args(["--partitions", &self.options.partitions.to_string()]);
+            if let Some(day_seconds) = self.options.lifecycle_day_seconds {
+                command.args(["--lifecycle-day-seconds", &day_seconds.to_string()]);
+            }
             command.arg("--dir").arg(&self.directory);
         } else {
             command.arg("node").arg("--config").arg(self.node_directory(name).join("node.toml"));

@@ -179,6 +179,15 @@ pub struct Wanted {
     pub size: Option<u64>,
     /// To the second.
     pub last_modified_unix_s: Option<u64>,
+    /// This very write; in a removal of a version also that of a delete marker.
+    pub stamp: Option<Stamp>,
+}
+
+impl Wanted {
+    /// This very write, and no other.
+    pub fn stamped(stamp: Stamp) -> Self {
+        Self { stamp: Some(stamp), ..Self::default() }
+    }
 }
 
 /// What `apply` answers to a command.

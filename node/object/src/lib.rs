@@ -21,6 +21,7 @@ mod error;
 mod get;
 mod head;
 mod identity;
+mod lifecycle;
 mod list;
 mod managed_policies;
 mod member;
@@ -47,6 +48,9 @@ pub use error::ObjectError;
 pub use get::{GetOutcome, GetRequest};
 pub use head::{HeadOutcome, ObjectInfo};
 pub use identity::{Identity, KeyHolder, policy_arn};
+pub use lifecycle::{
+    DAY_MS, Expiry, LifecycleConfig, LifecycleCounts, LifecycleFilter, LifecycleRule, NoncurrentExpiry, expiry_of,
+};
 pub use list::{ListPage, ListRequest};
 pub use managed_policies::{MANAGED_ARN, MANAGED_POLICIES, ManagedPolicy, managed_policy};
 pub use member::NewMember;

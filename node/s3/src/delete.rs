@@ -130,6 +130,7 @@ fn delete_condition(etag: Option<String>, size: Option<i64>, last_modified: Opti
         etag,
         size: size.map(|size| u64::try_from(size).unwrap_or(u64::MAX)), // no object has a negative size
         last_modified_unix_s: last_modified.map(|time| unix_ms(time) / 1000),
+        stamp: None,
     })
 }
 
@@ -167,7 +168,7 @@ mod tests {
         assert!(version("").unwrap().version.is_none() && version("3").is_err());
         let etag = Some(dto::ETag::Strong("abc".to_owned()));
         let (_, item) = parse(dto::ObjectIdentifier { e_tag: etag, size: Some(5), ..identifier("k") });
-        let wanted = Wanted { etag: Some("abc".to_owned()), size: Some(5), last_modified_unix_s: None };
+        let wanted = Wanted { etag: Some("abc".to_owned()), size: Some(5), ..Wanted::default() };
         assert_eq!(item.unwrap().condition, Condition::Matches(wanted));
         assert_eq!(parse(identifier("k")).1.unwrap().condition, Condition::None);
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use futures::TryStreamExt;
+use http::Extensions;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use meridian_object::{ByteStream, Checksum, GetRequest, ObjectInfo};
@@ -11,9 +12,11 @@ use s3s::dto;
 use s3s::{Body, S3Request, S3Response, S3Result};
 
 use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata};
+use crate::auth::context_of;
 use crate::conditions::{ReadConditions, range_spec};
 use crate::errors::not_implemented;
 use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::lifecycle_rules::expiration_header;
 use crate::locks::{legal_hold_status, mode_name};
 use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
 use crate::versioning::{version_id, version_text};
@@ -30,6 +33,7 @@ impl Gateway {
             return Err(not_implemented("Server-side encryption"));
         }
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let version_named = input.version_id.is_some();
         let partial = input.range.is_some() || input.part_number.is_some();
         let get = GetRequest {
             bucket,
@@ -47,11 +51,13 @@ impl Gateway {
         };
         let outcome = self.objects.get(get).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
+        let expiration = expiration(&extensions, version_named, &info);
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
         Ok(S3Response::new(dto::GetObjectOutput {
             body: Some(outgoing(outcome.body)),
+            expiration,
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(&range)),
             content_range: content_range(partial, &range, info.size),
@@ -91,6 +97,7 @@ impl Gateway {
             return Err(not_implemented("Server-side encryption"));
         }
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        let version_named = input.version_id.is_some();
         let partial = input.range.is_some() || input.part_number.is_some();
         let head = GetRequest {
             bucket,
@@ -108,10 +115,12 @@ impl Gateway {
         };
         let outcome = self.objects.head(head).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
+        let expiration = expiration(&extensions, version_named, &info);
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
         Ok(S3Response::new(dto::HeadObjectOutput {
+            expiration,
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(&range)),
             content_range: content_range(partial, &range, info.size),
@@ -148,6 +157,12 @@ impl Gateway {
 pub(crate) fn plain_read(bucket: BucketName, key: &str, version: Option<&str>) -> S3Result<GetRequest> {
     let (key, version) = (object_key(key)?, version_id(version)?);
     Ok(GetRequest { bucket, key, version, range: None, part_number: None, preconditions: Default::default() })
+}
+
+/// Of the current version only: whether another one is current is not known here.
+fn expiration(extensions: &Extensions, version_named: bool, info: &ObjectInfo) -> Option<String> {
+    let bucket = context_of(extensions).and_then(|context| context.bucket()).filter(|_| !version_named);
+    expiration_header(bucket, info)
 }
 
 fn lock_mode(info: &ObjectInfo) -> Option<dto::ObjectLockMode> {

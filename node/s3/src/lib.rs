@@ -43,6 +43,7 @@ mod host;
 mod iam;
 mod lenient;
 mod lifecycle;
+mod lifecycle_rules;
 mod listing;
 mod listing_versions;
 mod locks;
@@ -63,6 +64,7 @@ mod xml_body;
 
 pub use catalog_users::CatalogUsers;
 pub use config::{CredentialsError, CredentialsProvider, GatewayLimits, Principal, S3Config};
+pub use lifecycle_rules::lifecycle_rules;
 pub use observe::{RequestObserver, RequestReport};
 pub use server::{ServeError, serve};
 

@@ -11,6 +11,7 @@ use crate::checksums::{ALGORITHMS, promised, text, verified};
 use crate::conditions::write_condition;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
+use crate::lifecycle_rules::expiration_of;
 use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key};
 use crate::xml_body::content_md5;
@@ -56,9 +57,14 @@ impl Gateway {
             condition: write_condition(input.if_match, input.if_none_match)?,
             finish: body.finish,
         };
+        let (key, tags) = (put.key.clone(), put.attributes.tags.clone());
         let outcome = self.objects.put(put).await.map_err(failed(&extensions))?;
+        let expiration = context_of(&extensions)
+            .and_then(|context| context.bucket())
+            .and_then(|row| expiration_of(row, key.as_str(), outcome.size, &tags, outcome.stamp.timestamp.unix_ms()));
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         Ok(S3Response::new(dto::PutObjectOutput {
+            expiration,
             e_tag: Some(etag(&outcome.etag)),
             version_id: version_text(outcome.version),
             checksum_type: checksum_type(&outcome.checksums),

@@ -26,13 +26,14 @@ struct Visible {
     etag: String,
     size: u64,
     last_modified_unix_s: u64,
+    stamp: Stamp,
 }
 
 impl Visible {
     fn of(version: &ObjectVersion) -> Option<Self> {
         let body = version.body()?;
         let last_modified_unix_s = version.stamp.timestamp.unix_ms() / 1000;
-        Some(Self { etag: body.etag.clone(), size: body.size, last_modified_unix_s })
+        Some(Self { etag: body.etag.clone(), size: body.size, last_modified_unix_s, stamp: version.stamp })
     }
 
     fn has_etag(&self, wanted: &str) -> bool {
@@ -43,6 +44,7 @@ impl Visible {
         wanted.etag.as_ref().is_none_or(|etag| self.has_etag(etag))
             && wanted.size.is_none_or(|size| size == self.size)
             && wanted.last_modified_unix_s.is_none_or(|time| time == self.last_modified_unix_s)
+            && wanted.stamp.is_none_or(|stamp| stamp == self.stamp)
     }
 }
 
@@ -139,7 +141,8 @@ impl<P: Plant> Apply<'_, '_, P> {
         let outcome = Outcome::Deleted { stamp, existed, version: Some(version), marker };
         match live {
             Some(row) => {
-                if !meets(Visible::of(row).as_ref(), condition) {
+                let is_named_marker = marker && *condition == Condition::Matches(Wanted::stamped(row.stamp));
+                if !is_named_marker && !meets(Visible::of(row).as_ref(), condition) {
                     return Ok(Outcome::PreconditionFailed);
                 }
                 let attributes = row.body().map(|body| body.attributes_now());

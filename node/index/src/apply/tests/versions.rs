@@ -251,3 +251,28 @@ fn a_batch_that_changes_what_is_no_older_object_is_rejected() {
     let removed = Mutation::Removed { bucket: BUCKET, key: key("a"), version: entry_stamp };
     assert!(refused(removed).contains("not older"));
 }
+
+#[test]
+fn a_change_that_names_a_write_spares_every_other() {
+    let mut group = Group::new(1);
+    let only = |stamp| Condition::Matches(Wanted::stamped(stamp));
+    let expire = |mode, stamp| Operation::Delete { bucket: BUCKET, key: key("a"), mode, condition: only(stamp) };
+    let removal = |version, stamp| Operation::DeleteVersion {
+        bucket: BUCKET,
+        key: key("a"),
+        version,
+        condition: only(stamp),
+        bypass_governance: false,
+    };
+    group.propose(put("a", 1));
+    let seen = group.row("a").unwrap().stamp;
+    group.propose(put("a", 2));
+    assert_eq!(group.propose(expire(VersionMode::Null, seen)), Outcome::PreconditionFailed);
+    let seen = group.row("a").unwrap().stamp;
+    assert!(matches!(group.propose(expire(SUSPENDED, seen)), Outcome::Deleted { existed: true, marker: true, .. }));
+    // The null version is a marker now, which can be named as well.
+    let marker = group.row("a").unwrap().stamp;
+    assert_eq!(group.propose(removal(VersionId::Null, seen)), Outcome::PreconditionFailed);
+    assert!(matches!(group.propose(removal(VersionId::Null, marker)), Outcome::Deleted { marker: true, .. }));
+    assert_eq!(group.object("a"), None);
+}
