@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -126,6 +126,9 @@ async fn what_was_acknowledged_survives_kills_of_every_process() -> Result<()> {
     agree(&cluster, &ledger).await
 }
 
+/// A node whose disk has failed knows it: it refuses in less time than it would wait for an answer of its group.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
 /// A kind of files whose syncs are hit, by the ending of their names.
 const DATA_FILES: &str = ".data";
 const METADATA_LOGS: &str = ".log";
@@ -222,9 +225,16 @@ async fn nothing_is_acknowledged_after(test: &str, fault: FailedSync) -> Result<
     ensure!(!fault.only || injected.iter().all(|line| line.contains(fault.kind)), "more was hit: {injected:?}");
     println!("{test}: {} syncs failed after {acknowledged} acknowledgements, first {}", injected.len(), injected[0]);
 
-    for answer in mutations_of_every_kind(&cluster, &ledger, fault.kind == METADATA_LOGS).await? {
+    let (began, is_metadata) = (Instant::now(), fault.kind == METADATA_LOGS);
+    let answers = mutations_of_every_kind(&cluster, &ledger, is_metadata).await?;
+    let took = began.elapsed();
+    for answer in &answers {
         ensure!(answer.status.is_server_error(), "answered {} {} {:?}", answer.status, answer.text(), answer.headers);
+        let says_why = answer.status == 503 && answer.text().contains("disk of this node has failed");
+        ensure!(!is_metadata || !fault.only || says_why, "answered {} {}", answer.status, answer.text());
     }
+    println!("{test}: {} mutations refused in {took:?}", answers.len());
+    ensure!(!is_metadata || !fault.only || took < AT_ONCE, "refused after {took:?}");
     // Reads may go on or fail, each after its time, but what they show is right.
     let mut reads = JoinSet::new();
     for key in ledger.keys() {

@@ -47,6 +47,11 @@ impl Proposing {
         let (bytes, until) = (command.encode(), Instant::now() + self.wait);
         let mut is_unknown = false;
         loop {
+            // Rule 6, said at once: the group has stopped here, and waiting brings nothing.
+            if let Some(reason) = self.group.disk_failure() {
+                let reason = format!("the disk of this node has failed: {reason}");
+                return Err(if is_unknown { ControlError::Unknown } else { ControlError::Unavailable { reason } });
+            }
             let error = match self.attempt(bytes.clone(), until).await {
                 Ok(bytes) => {
                     return Response::decode(&bytes)

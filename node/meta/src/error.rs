@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a partition did not do what it was asked.
 ///
-/// `NotLeader`, `Unavailable`, `Busy`, `Clock`, `Skewed` and `NotHere` promise that nothing was or will be committed; `Unknown`
+/// `NotLeader`, `Unavailable`, `Busy`, `Clock`, `Skewed`, `NotHere` and `DiskFailed` promise that nothing was or will be committed; `Unknown`
 /// promises nothing: the same request id may be proposed again, and only that (rule 11).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MetaError {
@@ -37,4 +37,10 @@ pub enum MetaError {
     Damaged { partition: PartitionId, reason: String },
     #[error("the object index is stopped")]
     Stopped,
+    /// A write or a sync failed earlier on this node (rule 6): it takes nothing and shows nothing until it is started again.
+    #[error(
+        "partition {partition}: the disk of this node has failed, nothing is taken from it or given to it: {reason}; \
+             see to the disk and restart the node, or ask another one"
+    )]
+    DiskFailed { partition: PartitionId, reason: String },
 }

@@ -70,6 +70,12 @@ impl Slot {
         self.route.here().ok_or(MetaError::NotHere { partition: self.partition })
     }
 
+    /// Rule 6, said at once: no proposal waits for a disk that will never answer.
+    fn check_disk(&self) -> Result<(), MetaError> {
+        let failure = self.route.here().and_then(Group::disk_failure);
+        failure.map_or(Ok(()), |reason| Err(MetaError::DiskFailed { partition: self.partition, reason }))
+    }
+
     pub(crate) fn is_serving(&self) -> bool {
         self.route.is_serving()
     }
@@ -96,6 +102,7 @@ impl Slot {
         if size > MUTATION_SIZE_MAX {
             return Err(MetaError::TooLarge { partition, size, size_max: MUTATION_SIZE_MAX });
         }
+        self.check_disk()?;
         if self.is_led_elsewhere() {
             let operation = Box::new(operation);
             return match self.forward(&Request::Local { request, operation, seen }).await? {
@@ -114,6 +121,7 @@ impl Slot {
         size: usize,
     ) -> Result<Outcome, MetaError> {
         let partition = self.partition;
+        self.check_disk()?;
         let permits = u32::try_from(size).expect("at most MUTATION_SIZE_MAX");
         let share = self.shares.clone().try_acquire_many_owned(permits).map_err(|_| MetaError::Busy { partition })?;
         let (reply, answer) = oneshot::channel();
@@ -124,6 +132,7 @@ impl Slot {
     }
 
     pub(crate) async fn propose_entry(&self, command: EntryCommand) -> Result<Response, MetaError> {
+        self.check_disk()?;
         let (reply, answer) = oneshot::channel();
         self.enqueue(Work::Entry { command, reply })?;
         self.await_answer(answer).await
@@ -178,6 +187,11 @@ impl Slot {
             .map_err(|reason| MetaError::Damaged { partition, reason })?;
         match &reply {
             Err(MetaError::NotLeader { leader, .. }) => self.route.refused_by_leader(*leader),
+            // It leads no more, and another one soon will.
+            Err(MetaError::DiskFailed { .. }) => {
+                self.route.refused_by_leader(None);
+                return Err(MetaError::NotLeader { partition, leader: None });
+            }
             // Whoever was answered finds it in a view of this node as well.
             Ok(_) => {
                 let _ = self.route.applied(answer.index, FORWARD_DEADLINE.min(self.wait)).await;
@@ -191,6 +205,7 @@ impl Slot {
     pub(crate) async fn read(&self) -> Result<ReadView, MetaError> {
         let partition = self.partition;
         let unavailable = |reason: &str| MetaError::Unavailable { partition, reason: reason.to_owned() };
+        self.check_disk()?; // before five seconds are waited for a group that has stopped
         match self.route.read(self.wait).await {
             Ok(view) => Ok(view),
             Err(ReadError::NotLeader { leader }) => Err(MetaError::NotLeader { partition, leader }),

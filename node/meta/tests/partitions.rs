@@ -3,6 +3,9 @@
 mod stack;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use meridian_env::{SystemClock, entropy};
@@ -12,6 +15,7 @@ use meridian_index::{
 };
 use meridian_meta::MetaError;
 use meridian_replicator::{Batch, CursorVector, LogEntry};
+use meridian_store::SyncHook;
 use meridian_types::{Incarnation, LogPosition, PartitionId, Sequence, Stamp, Timestamp};
 use stack::{PARTITION, PARTITIONS, SKEW_MS_MAX, Stack, bucket, datacenter, put, stamp_of};
 
@@ -237,6 +241,30 @@ async fn what_can_not_be_proposed_is_refused_by_name() {
     assert!(matches!(outcome, Err(MetaError::TooLarge { .. })), "{outcome:?}");
     stack.meta.shutdown().await;
     assert_eq!(stack.put("k").await, Err(MetaError::Stopped));
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_everything_is_refused_at_once_and_says_why() {
+    let (directory, failing) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
+    let fails = failing.clone();
+    let hook: SyncHook = Arc::new(move || match fails.load(Ordering::Relaxed) {
+        true => Err("injected".to_owned()),
+        false => Ok(()),
+    });
+    let stack = Stack::start_syncing(directory.path(), SystemClock::new(), |_| {}, Some(hook)).await;
+    stack.put_stamped("before").await;
+    failing.store(true, Ordering::Relaxed);
+    let lost = stack.put("lost").await;
+    assert_eq!(lost, Err(MetaError::Unknown { partition: PARTITION }), "nobody knows what the disk has of it");
+
+    let began = Instant::now();
+    let is_said = |error: Option<MetaError>| matches!(&error, Some(MetaError::DiskFailed { reason, .. }) if reason.contains("injected"));
+    assert!(is_said(stack.put("after").await.err()));
+    assert!(is_said(stack.meta.read(PARTITION).await.err()));
+    assert!(is_said(stack.meta.read(PartitionId::CATALOG).await.err()), "one disk has them all");
+    assert!(is_said(stack.meta.close(PARTITION, stack.clock.wall()).await.err()));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     stack.stop().await;
 }
 

@@ -67,6 +67,7 @@ fn promises_nothing_happened(error: &MetaError) -> bool {
         | MetaError::Clock { .. }
         | MetaError::TooLarge { .. }
         | MetaError::NotHere { .. }
+        | MetaError::DiskFailed { .. }
         | MetaError::NoSuchPartition { .. } => true,
         MetaError::Unknown { .. } | MetaError::Damaged { .. } | MetaError::Stopped => false,
     }
@@ -84,6 +85,7 @@ pub(crate) fn meta_error(error: MetaError) -> ObjectError {
         | MetaError::Skewed { .. }
         | MetaError::Clock { .. }
         | MetaError::NotHere { .. }
+        | MetaError::DiskFailed { .. }
         | MetaError::Stopped => ObjectError::unavailable(error.to_string()),
     }
 }

@@ -87,6 +87,11 @@ impl Group {
         confirm(&self.inner.raft).await
     }
 
+    /// Why nothing is made durable on this node any more (rule 6), if so: it takes no proposal and answers for no state.
+    pub fn disk_failure(&self) -> Option<String> {
+        self.inner.store.check().err().map(|error| error.to_string())
+    }
+
     /// The applied state as of now; linearizable only after `read_index`.
     pub fn view(&self) -> GroupView {
         self.inner.store.view(self.inner.id)

@@ -10,7 +10,7 @@ use meridian_index::{Condition, ObjectBody, Operation, Outcome, VersionMode, que
 use meridian_meta::{Meta, MetaConfig, MetaError};
 use meridian_raft::{HostConfig, PeerChannels, RaftHost};
 use meridian_replicator::LogEntry;
-use meridian_store::{SharedMemory, Store};
+use meridian_store::{SharedMemory, Store, SyncHook};
 use meridian_types::{BucketId, ClusterId, DatacenterId, Incarnation, NodeId, PartitionId, Sequence, Stamp, Timestamp};
 use meridian_wire::LocalNode;
 use tonic::transport::Channel;
@@ -50,8 +50,18 @@ impl Stack {
 
     /// Returns once every partition serves.
     pub async fn start_at(directory: &Path, wall: SystemClock, change: impl FnOnce(&mut MetaConfig)) -> Self {
+        Self::start_syncing(directory, wall, change, None).await
+    }
+
+    /// `start_at` with a hook into each sync of the store.
+    pub async fn start_syncing(
+        directory: &Path,
+        wall: SystemClock,
+        change: impl FnOnce(&mut MetaConfig),
+        hook: Option<SyncHook>,
+    ) -> Self {
         let memory = SharedMemory::new(8 << 20, 8 << 20);
-        let store = Store::open(&directory.join("db"), &memory).unwrap();
+        let store = Store::open_with(&directory.join("db"), &memory, hook).unwrap();
         let config = ClockConfig { skew_ms_max: SKEW_MS_MAX };
         let clock = HybridClock::open(&directory.join("clock.bound"), Arc::new(wall), config).unwrap();
         let node = NodeId(1);
