@@ -9,6 +9,7 @@ use meridian_replicator::OriginCursor;
 use meridian_types::limits::CLOCK_SKEW_MS_MAX_DEFAULT;
 use meridian_types::{Sequence, Stamp, Timestamp};
 
+use crate::bucket_deletion::MORTAL;
 use crate::datacenter::Place;
 use crate::group::Request;
 use crate::node::START_UNIX_MS;
@@ -134,7 +135,12 @@ impl World {
                 Some(etag.clone())
             }
             (IndexOperation::CreateBucket { .. }, Outcome::BucketCreated { existed: false, .. })
+            | (IndexOperation::DeleteBucket { .. }, Outcome::BucketDeleted)
             | (IndexOperation::UpdateBucket { .. }, Outcome::BucketUpdated) => None,
+            (IndexOperation::Put { .. } | IndexOperation::Delete { .. }, Outcome::Fenced) if key.0 >= MORTAL => {
+                return Ok(());
+            }
+            (IndexOperation::DeleteBucket { .. }, Outcome::BucketGone | Outcome::NoSuchBucket) => return Ok(()),
             (IndexOperation::CreateBucket { .. }, Outcome::BucketCreated { existed: true, .. })
             | (IndexOperation::UpdateBucket { .. }, Outcome::NoSuchBucket)
             | (IndexOperation::CreateUpload { .. }, Outcome::UploadCreated)

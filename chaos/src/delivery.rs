@@ -41,6 +41,14 @@ impl World {
                 self.take_member_report(to, report);
                 Ok(())
             }
+            Message::Fence { call, bucket, attempt, raised } => {
+                self.fence(to, bucket, attempt, raised, raised.then_some((from, call)));
+                Ok(())
+            }
+            Message::FenceReply { call, report } => {
+                self.take_fence_report(to, from, call, report);
+                Ok(())
+            }
             Message::Volumes { call } => {
                 self.serve_volumes(to, from, call);
                 Ok(())

@@ -39,7 +39,7 @@ impl World {
                     flying.iter_mut().for_each(|flying| flying.awaited = false);
                 }
                 Carries::Remote { awaited, .. } => *awaited = false,
-                Carries::Nothing => {}
+                Carries::Fence { .. } | Carries::Nothing => {}
             }
         }
         if self.options.bug.is_none() {

@@ -11,6 +11,10 @@ use crate::{Checked, DATACENTERS, NODES};
 const FAULTS_PER_RUN: (u64, u64) = (6, 12);
 /// How long one lasts.
 const DURATION_MS: (u64, u64) = (300, 4_000);
+/// How often one of a datacenter's disks is wiped, in a thousand runs.
+const WIPED_PER_MILLE: u64 = 250;
+/// Volumes of each datacenter that are sealed while they take appends.
+const SEALED_UNDER_LOAD: u64 = 2;
 /// How often in a thousand milliseconds a crash goes on waiting for something that it can interrupt.
 const WAITING_PER_MILLE: u64 = 980;
 
@@ -49,6 +53,15 @@ pub enum Fault {
         datacenter: usize,
         sync_ms_max: u64,
     },
+    /// A node loses its power and what it had of volumes with two replicas.
+    WipeReplicas {
+        datacenter: usize,
+        node: usize,
+    },
+    /// A volume that takes appends is sealed.
+    SealUnderLoad {
+        datacenter: usize,
+    },
     CopyDisks {
         datacenter: usize,
     },
@@ -73,6 +86,18 @@ impl World {
             let restored_ms = copied_ms + self.rng.between(200, 2_500);
             self.schedule(copied_ms, Event::Fault(Fault::CopyDisks { datacenter }));
             self.schedule(restored_ms, Event::Fault(Fault::RestoreDisks { datacenter }));
+        }
+        // One disk of a datacenter: two would be two failures at once.
+        for datacenter in 0..DATACENTERS {
+            if self.rng.chance(WIPED_PER_MILLE) {
+                let node = self.rng.index(NODES);
+                let after_ms = self.rng.between(1_000, SAFETY_MS - 1_000);
+                self.schedule(after_ms, Event::Fault(Fault::WipeReplicas { datacenter, node }));
+            }
+            for _ in 0..SEALED_UNDER_LOAD {
+                let after_ms = self.rng.between(1_000, SAFETY_MS - 1_000);
+                self.schedule(after_ms, Event::Fault(Fault::SealUnderLoad { datacenter }));
+            }
         }
         self.schedule(SAFETY_MS, Event::Fault(Fault::Heal));
     }
@@ -175,6 +200,13 @@ impl World {
                 self.tally.add("disk: slow", 1);
                 self.datacenters[*datacenter].sync_ms_max = *sync_ms_max;
             }
+            Fault::WipeReplicas { datacenter, node } => {
+                self.tally.add("disk: wiped", 1);
+                let down_ms = self.rng.between(50, 1_500);
+                self.crash(*datacenter, *node, down_ms)?;
+                self.wipe_replicas(*datacenter, *node);
+            }
+            Fault::SealUnderLoad { datacenter } => self.give_up_under_load(*datacenter),
             Fault::CopyDisks { datacenter } => {
                 let copy = self.datacenters[*datacenter].copy_disks(&self.oracle.datacenters[*datacenter]);
                 self.disk_copies.insert(*datacenter, copy);

@@ -12,12 +12,17 @@ use meridian_types::{Timestamp, VolumeId};
 use crate::datacenter::Place;
 use crate::oracle::KeyIndex;
 use crate::proposer::unreadable;
+use crate::replicas::{Replicas, Step};
 use crate::volume::Volume;
 use crate::world::{Event, World};
 use crate::{Checked, DATACENTERS, NODES, Violation};
 
 /// Open volumes that a datacenter keeps.
 const OPEN_VOLUMES: usize = 2;
+/// How often a volume has a second replica in its datacenter, in a thousand.
+const REPLICATED_PER_MILLE: u64 = 500;
+/// When a primary that has no room is asked again.
+const REPLICA_BUSY_MS: u64 = 3;
 /// The longest that a needle waits for its stamp.
 const NEEDLE_WAIT_MS_MAX: u64 = 1_000;
 
@@ -27,6 +32,10 @@ impl World {
         let datacenter = self.operations[operation_index].datacenter;
         let stamped = match self.writable_volume(datacenter) {
             Ok(Some(volume)) => {
+                if !self.has_room(datacenter, volume) {
+                    self.schedule(REPLICA_BUSY_MS, Event::Step { operation_index });
+                    return Ok(());
+                }
                 let primary = self.datacenters[datacenter].registry.volumes[&volume].primary;
                 self.node_stamp(datacenter, primary).map(|stamp| (volume, primary, stamp))
             }
@@ -53,6 +62,7 @@ impl World {
         let size = self.rng.between(400, 3_000);
         let life = self.datacenters[datacenter].nodes[primary].life;
         let Some(volume) = self.datacenters[datacenter].registry.volumes.get_mut(&id) else { return Ok(()) };
+        let (from, has_replicas) = (volume.appended(), volume.replicas.is_some());
         let Some(end) = volume.append(size, stamp) else {
             return Err(Violation::new(
                 "C11 (rule 13)",
@@ -60,6 +70,9 @@ impl World {
             ));
         };
         self.operations[operation_index].needle = Some((end - size.next_multiple_of(8), stamp));
+        if has_replicas {
+            return self.place(datacenter, id, from, end, operation_index);
+        }
         let after_ms = self.sync_ms(datacenter);
         self.schedule(after_ms, Event::NeedleSynced { datacenter, volume: id, end, life, operation_index });
         Ok(())
@@ -67,6 +80,7 @@ impl World {
 
     /// An open volume whose primary lives; made when there are too few.
     fn writable_volume(&mut self, datacenter: usize) -> Result<Option<VolumeId>, ClockError> {
+        let (plant, wants_replica) = (self.plant(), self.rng.chance(REPLICATED_PER_MILLE));
         let preferred = self.rng.index(NODES);
         let subject = &self.datacenters[datacenter];
         let is_writable = |volume: &&Volume| volume.is_open() && subject.nodes[volume.primary].alive;
@@ -86,7 +100,13 @@ impl World {
         let subject = &mut self.datacenters[datacenter];
         subject.registry.made += 1;
         let id = VolumeId::new(subject.registry.made, subject.id).expect("a few volumes");
-        subject.registry.volumes.insert(id, Volume::new(id, primary, mirrored_to, created));
+        let mut volume = Volume::new(id, primary, mirrored_to, created);
+        let has_replica = wants_replica && subject.nodes.iter().all(|node| node.alive);
+        volume.replicas = has_replica.then(|| Replicas::new(primary, plant));
+        subject.registry.volumes.insert(id, volume);
+        if has_replica {
+            self.schedule_replicas(0, datacenter, id, Step::Start);
+        }
         Ok(Some(id))
     }
 

@@ -51,6 +51,10 @@ pub enum Carries {
         wall: Timestamp,
         awaited: bool,
     },
+    /// One partition's part of a fence.
+    Fence {
+        job: u64,
+    },
     Nothing,
 }
 
@@ -136,7 +140,7 @@ impl Group {
 
     /// Whether mutations are proposed and not committed.
     pub fn has_work_under_way(&self) -> bool {
-        self.log.iter().skip(self.applied).any(|slot| !matches!(slot.carries, Carries::Nothing))
+        self.log.iter().skip(self.applied).any(|slot| !matches!(slot.carries, Carries::Nothing | Carries::Fence { .. }))
     }
 
     pub fn uncommitted(&self) -> usize {

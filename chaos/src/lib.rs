@@ -17,6 +17,7 @@
 //! alone, never from the rows that it judges.
 
 mod blob_lane;
+mod bucket_deletion;
 mod checkers;
 mod datacenter;
 mod delivery;
@@ -33,8 +34,10 @@ mod oracle;
 mod planted;
 mod power;
 mod proposer;
+mod replicas;
 mod rng;
 mod run;
+mod sealing;
 mod stable;
 mod tally;
 mod volume;

@@ -4,10 +4,12 @@
 //! Invariant: whether a message arrives, when, and how often depends on the run's numbers alone; a link that is cut
 //! when a message would arrive loses it.
 
+use meridian_index::FenceAttempt;
 use meridian_replicator::{Batch, Cursor, MemberReport, RegistryReport};
 use meridian_types::{Timestamp, VolumeId};
 
 use crate::DATACENTERS;
+use crate::bucket_deletion::FenceReport;
 use crate::rng::Rng;
 
 /// The way of a message on a quiet link, in milliseconds.
@@ -32,6 +34,17 @@ pub enum Message {
     },
     /// What its sender has of the others.
     Member(MemberReport),
+    /// Raises or lifts a bucket's fence (rule 18).
+    Fence {
+        call: u64,
+        bucket: usize,
+        attempt: FenceAttempt,
+        raised: bool,
+    },
+    FenceReply {
+        call: u64,
+        report: FenceReport,
+    },
     Volumes {
         call: u64,
     },

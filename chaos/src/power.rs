@@ -26,10 +26,11 @@ impl World {
         subject.crash(bound_arrived);
         let life = subject.life;
         for volume in self.datacenters[datacenter].registry.volumes.values_mut() {
-            if volume.primary == node && !volume.sealed {
+            if volume.primary == node && !volume.sealed && volume.replicas.is_none() {
                 volume.crash(self.rng.chance(500));
             }
         }
+        self.crash_replicas(datacenter, node);
         if node == DRIVER {
             self.crash_blob_lane(datacenter);
         }
@@ -56,6 +57,7 @@ impl World {
         if node == DRIVER {
             self.restart_stable(datacenter)?;
         }
+        self.restart_replicas(datacenter, node)?;
         let subject = &mut self.datacenters[datacenter].nodes[node];
         self.believed_offset_ms_max = self.believed_offset_ms_max.max(subject.offset_ms);
         for group in 0..=self.partitions {

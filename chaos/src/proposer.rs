@@ -82,6 +82,9 @@ impl World {
         };
         let command = Command::Local(flying.iter().map(proposal).collect());
         self.append(place, &command, Carries::Local(flying));
+        if !self.group(place).queue.is_empty() {
+            self.schedule(1, Event::Pump { place }); // more waits than one command takes
+        }
         Ok(())
     }
 
@@ -171,6 +174,7 @@ impl World {
                         self.step_stream(place, source, event)?;
                     }
                 }
+                (Carries::Fence { job }, Response::Done) => self.fence_applied(place, job)?,
                 (Carries::Nothing, Response::Closed(_) | Response::Done) => {}
                 (Carries::Nothing, Response::Stable { .. }) => self.check_reclaimable(place)?,
                 (carries, response) => {

@@ -80,9 +80,9 @@ fn drive(world: &mut World) -> Checked<u64> {
         if world.now_ms > SAFETY_MS + LIVENESS_MS_MAX || !world.step()? {
             let running =
                 world.operations.iter().filter(|operation| operation.state == crate::workload::State::Running);
-            let running = running.count();
+            let (count, first) = (running.clone().count(), running.clone().next());
             let lag = world.lag(SAFETY_MS)?;
-            let what = format!("after {LIVENESS_MS_MAX} ms without faults: {lag:?}, {running} operations run");
+            let what = format!("after {LIVENESS_MS_MAX} ms without faults: {lag:?}, {count} operations run: {first:?}");
             return Err(Violation::new("C8", what));
         }
     }

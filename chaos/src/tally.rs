@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What struck, and what it did.
-pub const FAULTS: [&str; 30] = [
+pub const FAULTS: [&str; 39] = [
     "cut: symmetric",
     "cut: one-way",
     "cut: A-C only",
@@ -20,7 +20,10 @@ pub const FAULTS: [&str; 30] = [
     "clock: skew beyond the limit",
     "disk: slow",
     "disk: restored",
+    "disk: wiped",
+    "volume: sealed under load",
     "member: added",
+    "bucket delete against a remote PUT",
     "shell: stamps proposed out of order",
     "… messages cut off",
     "… messages lost",
@@ -36,14 +39,22 @@ pub const FAULTS: [&str; 30] = [
     "… pulls refused after a restore",
     "… late answers fed to a stream",
     "… ranges parked",
+    "… batches sent to a replica",
+    "… replicas wiped",
+    "… seals without a replica",
+    "… seals undecided",
+    "… bucket deletions given up",
+    "… mutations refused by a fence",
 ];
 
 /// Checkers, and operations that give them something to look at.
-pub const CHECKS: [&str; 22] = [
+pub const CHECKS: [&str; 25] = [
     "C2 acknowledged <= winner, at the end",
     "C2 row is the greatest applied, each commit",
     "C2 condition decided as the oracle does",
     "C2 replay after a crash",
+    "C2 a sealed length holds all that was committed (rule 1)",
+    "C2 a sealed volume commits nothing late (rule 1)",
     "C3 equal fingerprints",
     "C4 nothing below a seen tombstone",
     "C7 LIST complete, no phantoms",
@@ -56,6 +67,7 @@ pub const CHECKS: [&str; 22] = [
     "C12 watermarks only forward",
     "C12 reclaimable only past its successor's bytes",
     "C4 tombstones gone at stable time",
+    "C4 a deleted bucket holds nothing (rule 18)",
     "conflicts are the concurrent losers",
     "… conflicts recorded",
     "rule 7 after a restore: refused or the same history",

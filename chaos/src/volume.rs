@@ -10,6 +10,8 @@ use std::ops::Range;
 use meridian_replicator::VolumeReport;
 use meridian_types::{FileGeneration, Timestamp, VolumeId};
 
+use crate::replicas::Replicas;
+
 /// A volume takes no further append beyond this, so that each run fills several.
 const VOLUME_BYTES_MAX: u64 = 40_000;
 
@@ -29,6 +31,8 @@ pub struct Volume {
     close_target: Timestamp,
     full: bool,
     pub sealed: bool,
+    /// Of one that has a second replica in its datacenter.
+    pub replicas: Option<Replicas>,
 }
 
 impl Volume {
@@ -44,11 +48,31 @@ impl Volume {
             close_target: Timestamp::ZERO,
             full: false,
             sealed: false,
+            replicas: None,
         }
     }
 
     pub fn is_open(&self) -> bool {
-        !self.full && !self.sealed
+        // Writers go on while a seal is on its way: they hear of it from the primary.
+        let has_primary = self.replicas.as_ref().is_none_or(Replicas::has_primary);
+        !self.full && !self.sealed && has_primary
+    }
+
+    /// Where the next needle begins.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Of what was appended only so much is left: its primary has started anew.
+    pub fn cut_back_to(&mut self, durable: u64) {
+        self.appended = durable;
+        self.unsynced.retain(|(end, _)| *end <= durable);
+    }
+
+    /// Rule 1: control has decided where it ends.
+    pub fn seal_at(&mut self, length: u64) {
+        self.unsynced.clear();
+        (self.appended, self.committed, self.sealed) = (length, length, true);
     }
 
     /// Appends a needle of `size` bytes and returns its end, or nothing when the stamp may not follow (rule 13).
@@ -87,6 +111,7 @@ impl Volume {
         self.unsynced.clear();
         self.appended = self.committed;
         self.sealed |= seal || self.full;
+        self.replicas = self.replicas.take().filter(|_| !self.sealed);
     }
 
     pub fn report(&self, to: usize) -> VolumeReport {

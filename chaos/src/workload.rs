@@ -31,9 +31,13 @@ const RETRIES_MAX: u32 = 3;
 pub enum Kind {
     Put(Condition),
     Delete(Condition),
-    Multipart { abort: bool },
+    Multipart {
+        abort: bool,
+    },
     CreateBucket,
     UpdateBucket,
+    /// Of the bucket that comes and goes, in two phases.
+    DeleteBucket,
 }
 
 /// What the client knows.
@@ -72,6 +76,7 @@ pub struct Operation {
 /// What an operation does next.
 enum Action {
     Needle,
+    AgreeOnDeletion,
     Propose(Box<IndexOperation>),
 }
 
@@ -85,6 +90,7 @@ impl World {
             match self.rng.below(100) {
                 0..10 => self.get(datacenter)?,
                 10..22 => self.list(datacenter)?,
+                22..31 => self.start_in_mortal_bucket(datacenter)?,
                 _ => self.start_mutation(datacenter),
             }
         }
@@ -112,7 +118,7 @@ impl World {
     pub fn start(&mut self, datacenter: usize, kind: Kind, key: KeyIndex) -> usize {
         let partitions = u16::try_from(self.partitions).expect("a few partitions");
         let group = match kind {
-            Kind::CreateBucket | Kind::UpdateBucket => self.partitions,
+            Kind::CreateBucket | Kind::UpdateBucket | Kind::DeleteBucket => self.partitions,
             _ => usize::from(partition_of(self.buckets[key.0].id, &self.keys[key.1], partitions).0),
         };
         let operation_index = self.operations.len();
@@ -153,6 +159,7 @@ impl World {
         }
         match self.action(operation_index) {
             Action::Needle => self.append_needle(operation_index),
+            Action::AgreeOnDeletion => self.begin_deletion(operation_index),
             Action::Propose(operation) => {
                 let fresh = RequestId(self.rng.bytes());
                 let forgetful = self.has_bug(ShellMistake::FreshRequestOnRetry);
@@ -174,6 +181,11 @@ impl World {
         let mode = if self.buckets[subject.key.0].versioned { VersionMode::Versioned } else { VersionMode::Null };
         Action::Propose(Box::new(match (&subject.kind, subject.step) {
             (Kind::Put(_), 0) | (Kind::Multipart { .. }, 1 | 3) => return Action::Needle,
+            (Kind::DeleteBucket, 0) => return Action::AgreeOnDeletion,
+            (Kind::DeleteBucket, _) => {
+                let name = self.buckets[subject.key.0].name.parse().expect("a valid name");
+                IndexOperation::DeleteBucket { name, bucket }
+            }
             (Kind::Put(condition), _) => {
                 let size = subject.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
                 let (etag, chunks) = (etag_of(operation_index, 0), subject.chunks.clone());
@@ -244,14 +256,23 @@ impl World {
                 self.tally.add("… multipart uploads completed", 1);
                 self.acknowledge(operation_index, *stamp);
             }
-            Outcome::BucketCreated { existed: false, .. } | Outcome::BucketUpdated => {
+            Outcome::BucketCreated { existed: false, .. } | Outcome::BucketUpdated | Outcome::BucketDeleted => {
+                self.deletion_ended(operation_index, false);
                 let stamps = self.oracle.commits.get(&operation_index);
                 match stamps.and_then(|stamps| stamps.first()).copied() {
                     Some(stamp) => self.acknowledge(operation_index, stamp),
                     None => self.operations[operation_index].state = State::Unknown,
                 }
             }
-            _ => self.operations[operation_index].state = State::Refused,
+            // A bucket that is gone keeps its fences: they guard against late mutations under its id.
+            Outcome::BucketGone | Outcome::NoSuchBucket => {
+                self.deletion_ended(operation_index, false);
+                self.operations[operation_index].state = State::Refused;
+            }
+            outcome => {
+                self.tally.add("… mutations refused by a fence", u64::from(*outcome == Outcome::Fenced));
+                self.operations[operation_index].state = State::Refused;
+            }
         }
     }
 
@@ -280,6 +301,8 @@ impl World {
         let operation = &mut self.operations[operation_index];
         if operation.state == State::Running {
             operation.state = if operation.uncertain { State::Unknown } else { State::Refused };
+            let is_certain = !operation.uncertain;
+            self.deletion_ended(operation_index, is_certain);
         }
     }
 
@@ -294,6 +317,7 @@ impl World {
         operation.retries += 1;
         if operation.retries > RETRIES_MAX || !is_retried {
             operation.state = State::Unknown;
+            self.deletion_ended(operation_index, false);
             return;
         }
         let after_ms = self.rng.between(50, 500);

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use meridian_types::{BucketId, ObjectKey, Timestamp, VolumeId};
 
+use crate::bucket_deletion::{Deletion, FenceJob, INCARNATIONS, MORTAL_NAME};
 use crate::datacenter::{Datacenter, DiskCopy, Place};
 use crate::faults::Fault;
 use crate::network::{Message, Network};
 use crate::node::START_UNIX_MS;
 use crate::oracle::Oracle;
 use crate::planted::{PlantedBug, ShellMistake, Sown};
+use crate::replicas::Step as ReplicaStep;
 use crate::rng::{Rng, mix};
 use crate::run::Options;
 use crate::tally::Tally;
@@ -34,6 +36,14 @@ pub enum Event {
         end: u64,
         life: u32,
         operation_index: usize,
+    },
+    Replicas {
+        datacenter: usize,
+        volume: VolumeId,
+        step: Box<ReplicaStep>,
+    },
+    DeletionTick {
+        call: u64,
     },
     Pump {
         place: Place,
@@ -130,7 +140,7 @@ impl Ord for Scheduled {
     }
 }
 
-/// A bucket that the workload writes to.
+/// A bucket that the workload writes to, or one incarnation of it.
 pub struct SharedBucket {
     pub name: &'static str,
     pub id: BucketId,
@@ -158,6 +168,9 @@ pub struct World {
     /// The furthest that a clock was ahead when its guard began to believe it.
     pub believed_offset_ms_max: i64,
     pub disk_copies: BTreeMap<usize, DiskCopy>,
+    /// By call.
+    pub deletions: BTreeMap<u64, Deletion>,
+    pub fence_jobs: BTreeMap<u64, FenceJob>,
     pub trace: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
@@ -174,11 +187,12 @@ impl World {
             .into_iter()
             .enumerate()
             .map(|(index, offsets)| Datacenter::new(index, partitions, offsets, plant));
-        let bucket = |name: &'static str, versioned| SharedBucket {
+        let bucket = |name: &'static str, deletions, versioned| SharedBucket {
             name,
-            id: BucketId::derive(&name.parse().expect("a valid name"), 0),
+            id: BucketId::derive(&name.parse().expect("a valid name"), deletions),
             versioned,
         };
+        let mortal = (0..INCARNATIONS).map(|deletions| bucket(MORTAL_NAME, deletions, false));
         Self {
             options,
             now_ms: 0,
@@ -186,7 +200,7 @@ impl World {
             datacenters: datacenters.collect(),
             oracle: Oracle::new(partitions + 1),
             operations: Vec::new(),
-            buckets: vec![bucket("alpha", false), bucket("beta", true)],
+            buckets: [bucket("alpha", 0, false), bucket("beta", 0, true)].into_iter().chain(mortal).collect(),
             keys: KEYS.iter().map(|key| key.parse().expect("a valid key")).collect(),
             partitions,
             tally: Tally::default(),
@@ -195,6 +209,8 @@ impl World {
             healed_at_ms: None,
             believed_offset_ms_max: 120,
             disk_copies: BTreeMap::new(),
+            deletions: BTreeMap::new(),
+            fence_jobs: BTreeMap::new(),
             trace: mix(seed),
             queue: BinaryHeap::new(),
             order: 0,
@@ -256,6 +272,8 @@ impl World {
             Event::NeedleSynced { datacenter, volume, end, life, operation_index } => {
                 self.needle_synced(datacenter, volume, end, life, operation_index)
             }
+            Event::Replicas { datacenter, volume, step } => self.step_replicas(datacenter, volume, *step),
+            Event::DeletionTick { call } => self.deletion_tick(call),
             Event::Pump { place } => self.pump(place),
             Event::Committed { place, term, through } => self.committed(place, term, through),
             Event::Election { place, term } => self.elect(place, term),

@@ -57,3 +57,9 @@ fn every_planted_bug_is_caught() {
         must(run_seed(failure.seed, Options::default())); // it is the bug that was caught
     }
 }
+
+/// More proposals than one command takes waited for a leader, and the simulation's own shell forgot the rest of them.
+#[test]
+fn proposals_that_pile_up_while_nobody_leads_are_all_answered() {
+    must(run_seed(389, Options::default()));
+}

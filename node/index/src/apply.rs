@@ -15,7 +15,7 @@ mod users;
 
 use bytes::Bytes;
 use meridian_replicator::{LogEntry, OriginCursor};
-use meridian_types::{BucketId, DatacenterId, Incarnation, Plant, Stamp, Timestamp};
+use meridian_types::{BucketId, DatacenterId, Incarnation, Plant, Planted, Stamp, Timestamp};
 
 use crate::command::{Command, Response};
 use crate::keys;
@@ -109,7 +109,8 @@ impl<P: Plant> Apply<'_, '_, P> {
 
     /// Whether a bucket's mutations are refused (rule 18).
     fn is_fenced(&self, bucket: BucketId) -> Result<bool, MachineError> {
-        Ok(self.state.fences > 0 && queries::is_fenced(self.view, bucket)?)
+        let holds = self.state.fences > 0 && !self.plant.has(Planted::FenceIgnored);
+        Ok(holds && queries::is_fenced(self.view, bucket)?)
     }
 
     /// The place in the own log that the next entry gets.

@@ -32,10 +32,16 @@ pub enum Planted {
     ReclaimedAtStableMeta,
     /// A member that has not reported yet is left out of the minimum instead of counted as zero (rule 15).
     SilentMemberIgnored,
+    /// A replica without its file counts as one of length zero when a volume is sealed (rule 1).
+    WipedReplicaBelieved,
+    /// A replica that has recorded a seal's epoch goes on taking appends of the one before (rule 1).
+    FencedReplicaAppends,
+    /// A bucket whose deletion was agreed on takes mutations while its fence stands (rule 18).
+    FenceIgnored,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 11] = [
+    pub const ALL: [Planted; 14] = [
         Planted::WallClockWins,
         Planted::WallClockStamped,
         Planted::RemoteStampNotMerged,
@@ -47,6 +53,9 @@ impl Planted {
         Planted::UnknownVolumeIgnored,
         Planted::ReclaimedAtStableMeta,
         Planted::SilentMemberIgnored,
+        Planted::WipedReplicaBelieved,
+        Planted::FencedReplicaAppends,
+        Planted::FenceIgnored,
     ];
 }
 

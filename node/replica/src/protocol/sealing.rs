@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_types::{Epoch, NodeId};
+use meridian_types::{Epoch, NodeId, Plant, Planted, Sound};
 
 /// What a replica answered to the fence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,26 +45,25 @@ pub struct Undecided {
 
 /// One attempt to seal a volume.
 #[derive(Debug, Clone)]
-pub struct Sealing {
+pub struct Sealing<P: Plant = Sound> {
+    plant: P,
     epoch: Epoch,
     /// The greatest committed length that somebody else than the replicas knows of: a mirror, the registry.
     known_committed: u64,
     waiting: BTreeSet<NodeId>,
     answers: BTreeMap<NodeId, Answer>,
-    #[cfg(test)]
-    pub(crate) believes_the_wiped: bool,
 }
 
 impl Sealing {
     pub fn new(epoch: Epoch, replicas: impl IntoIterator<Item = NodeId>, known_committed: u64) -> Self {
-        Self {
-            epoch,
-            known_committed,
-            waiting: replicas.into_iter().collect(),
-            answers: BTreeMap::new(),
-            #[cfg(test)]
-            believes_the_wiped: false,
-        }
+        Self::planted(Sound, epoch, replicas, known_committed)
+    }
+}
+
+impl<P: Plant> Sealing<P> {
+    /// `new`, with mistakes for a simulation to find.
+    pub fn planted(plant: P, epoch: Epoch, replicas: impl IntoIterator<Item = NodeId>, known_committed: u64) -> Self {
+        Self { plant, epoch, known_committed, waiting: replicas.into_iter().collect(), answers: BTreeMap::new() }
     }
 
     /// The replicas that are still to be asked or to answer.
@@ -96,16 +95,14 @@ impl Sealing {
                 Answer::Report { epoch, .. } => {
                     decision.failed.push((*node, format!("it is at epoch {epoch}, not {}", self.epoch)));
                 }
-                #[cfg(test)]
-                Answer::Incomplete { .. } if self.believes_the_wiped => reports.push((*node, 0)),
+                Answer::Incomplete { .. } if self.plant.has(Planted::WipedReplicaBelieved) => reports.push((*node, 0)),
                 Answer::Incomplete { reason } => decision.failed.push((*node, reason.clone())),
                 Answer::Unreachable { .. } => decision.silent.push(*node),
             }
         }
         for (node, length) in reports {
             // Rule 1: it was acknowledged by all replicas once, so this one has lost it.
-            #[cfg(test)]
-            let known = if self.believes_the_wiped { 0 } else { known };
+            let known = if self.plant.has(Planted::WipedReplicaBelieved) { 0 } else { known };
             if length < known {
                 decision.failed.push((node, format!("it has {length} bytes, and {known} were committed")));
             } else {

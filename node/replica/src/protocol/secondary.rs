@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use meridian_types::Epoch;
+use meridian_types::{Epoch, Plant, Planted, Sound};
 use serde::{Deserialize, Serialize};
 
 use super::{Session, WINDOW_BATCHES_MAX};
@@ -89,7 +89,8 @@ struct Held {
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Secondary {
+pub struct Secondary<P: Plant = Sound> {
+    plant: P,
     epoch: Epoch,
     fenced: bool,
     session: Option<Session>,
@@ -105,7 +106,15 @@ pub struct Secondary {
 
 impl Secondary {
     pub fn new(epoch: Epoch, durable: u64, committed: u64) -> Self {
+        Self::planted(Sound, epoch, durable, committed)
+    }
+}
+
+impl<P: Plant> Secondary<P> {
+    /// `new`, with mistakes for a simulation to find.
+    pub fn planted(plant: P, epoch: Epoch, durable: u64, committed: u64) -> Self {
         Self {
+            plant,
             epoch,
             fenced: false,
             session: None,
@@ -170,7 +179,8 @@ impl Secondary {
     }
 
     fn check(&self, epoch: Epoch, session: Option<Session>) -> Result<(), Refused> {
-        if epoch != self.epoch || self.fenced {
+        let is_old = (epoch != self.epoch || self.fenced) && !self.plant.has(Planted::FencedReplicaAppends);
+        if is_old {
             return Err(Refused::WrongEpoch { current: self.epoch, asked: epoch });
         }
         if let Some(reason) = &self.failed {

@@ -3,7 +3,8 @@
 //!
 //! A byte is a number that is written once in the whole run. Disks keep what was synced, the write in progress by chance;
 //! what a replica knows to be committed may fall back at a crash. Messages are delivered in any order, of earlier lives too;
-//! one that is lost is noticed by its sender some time later.
+//! one that is lost is noticed by its sender some time later. That a mistake here would be noticed is shown in `chaos`, where
+//! the same cores run with planted ones.
 
 use meridian_types::{Epoch, NodeId};
 
@@ -81,7 +82,6 @@ struct World {
     reported: bool,
     sealing: Option<Sealing>,
     sealed: Option<u64>,
-    believes_the_wiped: bool,
 }
 
 const PRIMARY: u32 = 0;
@@ -89,7 +89,7 @@ const FIRST: Epoch = Epoch(1);
 const SEALED: Epoch = Epoch(2);
 
 impl World {
-    fn new(seed: u64, believes_the_wiped: bool) -> Self {
+    fn new(seed: u64) -> Self {
         let file = || File { epoch: FIRST, fenced: false, data: Vec::new(), committed: 0, sealed: false };
         let node = || Node {
             core: Core::Down,
@@ -110,7 +110,6 @@ impl World {
             reported: false,
             sealing: None,
             sealed: None,
-            believes_the_wiped,
         };
         (0..NODES).rev().for_each(|node| world.start(node)); // the primary last: it asks the others
         world
@@ -385,9 +384,7 @@ impl World {
         }
         match &self.sealing {
             None => {
-                let mut sealing = Sealing::new(SEALED, (0..NODES).map(NodeId), 0);
-                sealing.believes_the_wiped = self.believes_the_wiped;
-                self.sealing = Some(sealing);
+                self.sealing = Some(Sealing::new(SEALED, (0..NODES).map(NodeId), 0));
                 (0..NODES).for_each(|node| self.send(node, Message::Fence));
             }
             // Decided with who has answered; without a complete one it is asked again.
@@ -475,8 +472,8 @@ impl World {
 }
 
 /// Runs a seed and says whether what must hold did.
-fn holds(seed: u64, planted: bool) -> Result<(), String> {
-    let outcome = std::panic::catch_unwind(|| World::new(seed, planted).run());
+fn holds(seed: u64) -> Result<(), String> {
+    let outcome = std::panic::catch_unwind(|| World::new(seed).run());
     outcome.map_err(|panic| match panic.downcast::<String>() {
         Ok(said) => *said,
         Err(panic) => panic.downcast::<&str>().map_or("?".to_owned(), |said| (*said).to_owned()),
@@ -486,7 +483,7 @@ fn holds(seed: u64, planted: bool) -> Result<(), String> {
 #[test]
 fn nothing_acknowledged_or_seen_is_lost_in_any_run() {
     for seed in 0..4000 {
-        if let Err(said) = holds(seed, false) {
+        if let Err(said) = holds(seed) {
             panic!("seed {seed}: {said}");
         }
     }
@@ -496,7 +493,7 @@ fn nothing_acknowledged_or_seen_is_lost_in_any_run() {
 fn runs_do_acknowledge_read_and_lose_replicas() {
     let (mut acknowledged, mut lost) = (0, 0);
     for seed in 0..200 {
-        let mut world = World::new(seed, false);
+        let mut world = World::new(seed);
         for _ in 0..300 {
             match world.random.below(4) {
                 0 => world.write(),
@@ -512,16 +509,4 @@ fn runs_do_acknowledge_read_and_lose_replicas() {
         lost += 1;
     }
     assert_eq!((acknowledged, lost), (200, 200));
-}
-
-#[test]
-fn a_wiped_replica_whose_length_is_believed_is_caught() {
-    let caught = (0..400).filter(|seed| {
-        let quiet = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let outcome = holds(*seed, true);
-        std::panic::set_hook(quiet);
-        outcome.is_err()
-    });
-    assert!(caught.count() > 0, "the planted bug of rule 1 was not noticed");
 }
