@@ -8,7 +8,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use meridian_types::{ClusterId, DatacenterId, NodeId, RecordError, RecordKind, decode_record, encode_record};
+use meridian_control::RememberedBoot;
+use meridian_replication::Heard;
+use meridian_types::{
+    ClusterId, DatacenterId, Incarnation, NodeId, RecordError, RecordKind, decode_record, encode_record,
+};
 use serde::{Deserialize, Serialize};
 
 const IDENTITY_VERSION: u8 = 1;
@@ -21,6 +25,11 @@ pub enum IdentityError {
     Damaged { path: PathBuf, source: RecordError },
     #[error("node.data: {} belongs to {found}, this configuration is {wanted}; point node.data elsewhere", path.display())]
     Foreign { path: PathBuf, found: String, wanted: String },
+    #[error(
+        "node.data: {} went back in time: it is at boot {boot_counter}, others remember boot {remembered} of this node; \
+         start it with an empty data directory under a new id", directory.display()
+    )]
+    WentBack { directory: PathBuf, boot_counter: u64, remembered: u64 },
     #[error("node.data: {} is in use by another process; stop it first", path.display())]
     InUse { path: PathBuf },
 }
@@ -31,12 +40,15 @@ struct Stored {
     datacenter: DatacenterId,
     node: NodeId,
     boot_counter: u64,
+    /// This disk went back in time, and volumes and logs are still to be renewed under this incarnation (rule 7).
+    renewal: Option<Incarnation>,
 }
 
 /// A held data directory. Dropping it lets another process have it.
 #[derive(Debug)]
 pub struct Identity {
-    boot_counter: u64,
+    path: PathBuf,
+    stored: Stored,
     _lock: File,
 }
 
@@ -61,7 +73,7 @@ impl Identity {
         lock.try_lock().map_err(|_| IdentityError::InUse { path: directory.to_owned() })?;
 
         let path = directory.join("identity");
-        let boot_counter = match std::fs::read(&path) {
+        let (boot_counter, renewal) = match std::fs::read(&path) {
             Ok(bytes) => {
                 let stored: Stored = decode_record(RecordKind::NodeIdentity, IDENTITY_VERSION, &bytes)
                     .map_err(|source| IdentityError::Damaged { path: path.clone(), source })?;
@@ -74,20 +86,72 @@ impl Identity {
                         wanted: show(cluster, datacenter, node),
                     });
                 }
-                stored.boot_counter + 1
+                (stored.boot_counter + 1, stored.renewal)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 1,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (1, None),
             Err(error) => return Err(io("read", &path)(error)),
         };
-        let stored = Stored { cluster, datacenter, node, boot_counter };
-        let bytes = encode_record(RecordKind::NodeIdentity, IDENTITY_VERSION, &stored);
-        crate::init::write_atomically(&path, &bytes, false)
-            .map_err(|error| io("write", &path)(std::io::Error::other(format!("{error:#}"))))?;
-        Ok(Self { boot_counter, _lock: lock })
+        let stored = Stored { cluster, datacenter, node, boot_counter, renewal };
+        let identity = Self { path, stored, _lock: lock };
+        identity.write()?;
+        Ok(identity)
     }
 
     pub fn boot_counter(&self) -> u64 {
-        self.boot_counter
+        self.stored.boot_counter
+    }
+
+    /// Judges this boot by what others remember. A node that is its datacenter goes on under a new incarnation of its logs,
+    /// which is returned, also when an earlier start did not come to the end of that: the decision is durable first.
+    ///
+    /// # Errors
+    /// `WentBack` when the datacenter has `nodes` of them: what this disk has forgotten the others may have counted on.
+    pub fn judge(&mut self, heard: &Heard, nodes: usize) -> Result<Option<Incarnation>, IdentityError> {
+        let went_back = heard.went_back(self.stored.boot_counter);
+        if nodes > 1 && (went_back.is_some() || self.stored.renewal.is_some()) {
+            let directory = self.path.parent().unwrap_or(&self.path).to_owned();
+            let boot_counter = self.stored.boot_counter;
+            let remembered = went_back.map_or(boot_counter, |remembered| remembered.boot_counter);
+            return Err(IdentityError::WentBack { directory, boot_counter, remembered });
+        }
+        if let Some(remembered) = went_back {
+            self.went_back(remembered)?;
+        }
+        Ok(self.stored.renewal)
+    }
+
+    /// Others remember a later life of this node than its disk does: from the next start on at the latest its logs go on
+    /// under a new incarnation, which is durable here first.
+    ///
+    /// # Errors
+    /// When that can't be written.
+    pub fn went_back(&mut self, remembered: RememberedBoot) -> Result<(), IdentityError> {
+        let (boot_counter, remembered_boot_counter) = (self.stored.boot_counter, remembered.boot_counter);
+        let incarnation = Incarnation(remembered.incarnation.0.max(self.stored.renewal.map_or(0, |to| to.0)) + 1);
+        tracing::error!(boot_counter, remembered_boot_counter, %incarnation, "this node's disk went back in time: what it \
+            acknowledged since is only where it was replicated to; its log goes on under a new incarnation, its old \
+            volumes take nothing more");
+        self.stored.boot_counter = boot_counter.max(remembered.boot_counter + 1);
+        self.stored.renewal = Some(incarnation);
+        self.write()
+    }
+
+    /// Volumes and logs are renewed.
+    ///
+    /// # Errors
+    /// When that can't be written; the next start renews them again, which changes nothing.
+    pub fn renewed(&mut self) -> Result<(), IdentityError> {
+        self.stored.renewal = None;
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), IdentityError> {
+        let bytes = encode_record(RecordKind::NodeIdentity, IDENTITY_VERSION, &self.stored);
+        crate::init::write_atomically(&self.path, &bytes, false).map_err(|error| IdentityError::Io {
+            step: "write",
+            path: self.path.clone(),
+            source: std::io::Error::other(format!("{error:#}")),
+        })
     }
 }
 
@@ -105,6 +169,29 @@ mod tests {
         for boot in 1..=3 {
             assert_eq!(take(dir.path(), 1, 1).unwrap().boot_counter(), boot);
         }
+    }
+
+    #[test]
+    fn a_disk_that_went_back_is_renewed_once_and_counts_on_from_what_others_remember() {
+        let dir = tempfile::tempdir().unwrap();
+        let heard = |boot_counter, incarnation| {
+            let incarnation = Incarnation(incarnation);
+            Heard { clocks: 2, remembered: Some(RememberedBoot { boot_counter, incarnation }) }
+        };
+        let mut identity = take(dir.path(), 1, 1).unwrap();
+        assert_eq!(identity.judge(&Heard::default(), 1).unwrap(), None);
+        assert_eq!(identity.judge(&heard(7, 2), 1).unwrap(), Some(Incarnation(3)));
+        assert_eq!(identity.boot_counter(), 8);
+        drop(identity); // a crash before all is renewed
+        let mut identity = take(dir.path(), 1, 1).unwrap();
+        assert_eq!((identity.boot_counter(), identity.judge(&heard(7, 2), 1).unwrap()), (9, Some(Incarnation(3))));
+        identity.renewed().unwrap();
+        drop(identity);
+        let mut identity = take(dir.path(), 1, 1).unwrap();
+        assert_eq!(identity.judge(&heard(9, 3), 1).unwrap(), None);
+        let refused = identity.judge(&heard(10, 3), 3).unwrap_err();
+        assert!(matches!(refused, IdentityError::WentBack { remembered: 10, .. }), "{refused}");
+        assert_eq!(identity.boot_counter(), 10, "a refused start is no renewal");
     }
 
     #[test]

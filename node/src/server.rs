@@ -18,23 +18,25 @@ use meridian_object::{LifecycleCounts, Objects, ObjectsConfig};
 use meridian_raft::{HostConfig, RaftHost};
 use meridian_replica::{ReplicaTimings, Replicas, ReplicasConfig};
 use meridian_replication::{
-    PeerDatacenter, PeerNode, Replication, ReplicationConfig, ReplicationLimits, ReplicationService, serve_bulk,
+    BootMemory, PeerDatacenter, PeerNode, Replication, ReplicationConfig, ReplicationLimits, ReplicationService,
+    hear_peers, serve_bulk,
 };
 use meridian_replicator::ClockConfig;
 use meridian_rest::{NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
 use meridian_s3::{GatewayLimits, RequestObserver, RequestReport, S3Config};
-use meridian_store::{SharedMemory, Store};
+use meridian_store::{GroupId, SharedMemory, Store};
 use meridian_types::{DatacenterId, Timestamp};
 use meridian_volume::{VolumeOptions, VolumeSet};
-use meridian_wire::tls::Identity as TlsIdentity;
-use meridian_wire::{LinkTimings, LocalNode};
+use meridian_wire::tls::{Identity as TlsIdentity, server_name};
+use meridian_wire::{LinkTimings, LocalNode, Members, Peer};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
-use crate::config::{LimitsSection, NodeConfig};
+use crate::config::{Datacenter, LimitsSection, Member, NodeConfig};
 use crate::identity::Identity;
 use crate::lifecycle;
 use crate::links::DatacenterLinks;
@@ -43,6 +45,8 @@ use crate::users::Users;
 
 /// How long `wait_ready` pauses between two looks.
 const READY_POLL: Duration = Duration::from_millis(20);
+/// The longest that every partition may take to begin a new incarnation of its log.
+const RENEWAL_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long the servers may take to end their requests.
 const SERVERS_GRACE: Duration = Duration::from_secs(6);
 /// The longest that a command to control waits for its outcome, and a node alone for itself to lead.
@@ -72,7 +76,7 @@ pub struct RunningNode {
     gossip: Arc<ChitchatMembership>,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
-    _identity: Identity,
+    _identity: Arc<Mutex<Identity>>,
 }
 
 struct Listeners {
@@ -90,7 +94,7 @@ impl RunningNode {
     }
 
     async fn start_subsystems(config: NodeConfig, memory: ProcessMemory) -> Result<Self> {
-        let identity = Identity::take(&config.data, config.cluster, config.datacenter.id, config.member.id)?;
+        let mut identity = Identity::take(&config.data, config.cluster, config.datacenter.id, config.member.id)?;
         let listeners = Listeners::bind(&config).await?;
         let tls = TlsIdentity::load(&config.tls)?;
         let timings = LinkTimings::default();
@@ -102,8 +106,10 @@ impl RunningNode {
         let stop = watch::Sender::new(false);
         let mut servers = JoinSet::new();
         let links = Arc::new(DatacenterLinks::new(&config, &tls, &timings)?);
+        let memory = boot_memory(config.datacenter.id, store.clone());
         let host = RaftHost::new(host_config(&config), store, links);
-        let replication_service = ReplicationService::default();
+        let replication_service =
+            ReplicationService::new(local_node(&config), members(&config), Arc::clone(&clock), memory);
         let grpc = meridian_wire::server(&tls, &timings)?
             .add_service(host.service())
             .add_service(meridian_wire::replication_server(replication_service.clone()))
@@ -113,6 +119,11 @@ impl RunningNode {
                 tracing::error!(%error, "the gRPC port failed");
             }
         });
+        let mut replication_config = replication_config(&config, identity.boot_counter(), timings);
+        // Rules 7, 10: before anything is stamped, voted for or appended to.
+        let heard = hear_peers(&replication_config, &tls, &clock).await?;
+        let renewal = identity.judge(&heard, config.datacenter.nodes.len())?;
+        replication_config.boot_counter = identity.boot_counter();
         let replicas = replicas(&config, identity.boot_counter(), tls.clone(), Arc::clone(&volumes));
         {
             let (tls, volumes, stopped) = (tls.clone(), Arc::clone(&volumes), stopped(&stop));
@@ -124,18 +135,36 @@ impl RunningNode {
         let members = control_members(&config);
         let meta_config = MetaConfig::placed(config.datacenter.id, partition_members(&config), members.clone());
         let meta = Meta::start(meta_config, Arc::clone(&host), Arc::clone(&clock)).await?;
-        let control_config = control_config(&config, members, identity.boot_counter(), liveness(&config, &gossip));
+        let liveness = liveness(&config, &gossip);
+        let control_config =
+            ControlConfig { renewal, ..control_config(&config, members, identity.boot_counter(), liveness) };
         let control =
             Control::start(control_config, Arc::clone(&host), Arc::clone(&clock), Arc::clone(&volumes)).await?;
+        if let Some(incarnation) = renewal {
+            meta.raise_incarnation(incarnation, RENEWAL_WAIT_MAX)
+                .await
+                .context("start a new incarnation of the log")?;
+            identity.renewed()?;
+        }
         replicas.attach(Arc::new(ControlDirectory::new(control.clone(), config.datacenter.name.clone())));
         let replication = Replication::start(
-            replication_config(&config, identity.boot_counter(), timings),
+            replication_config,
             &tls,
             meta.clone(),
             control.clone(),
             Arc::clone(&volumes),
             Arc::clone(&clock),
         )?;
+        let identity = Arc::new(Mutex::new(identity));
+        {
+            let (marking, stopped) = (mark_when_told(replication.clone(), Arc::clone(&identity)), stopped(&stop));
+            servers.spawn(async move {
+                tokio::select! {
+                    () = marking => {}
+                    () = stopped => {}
+                }
+            });
+        }
         let members = Arc::clone(&gossip);
         replication.count_live_nodes(Arc::new(move || members.live().len() as u32));
         replication_service.set(replication.clone());
@@ -252,6 +281,27 @@ fn open_clock(config: &NodeConfig) -> Result<Arc<HybridClock>> {
     Ok(HybridClock::open(&config.data.join("clock.bound"), wall, guard)?)
 }
 
+/// Makes the next start renew volumes and logs, when a peer tells only now that this node's disk went back (rule 7).
+async fn mark_when_told(replication: Replication, identity: Arc<Mutex<Identity>>) {
+    let remembered = replication.disk_went_back().await;
+    let marked = tokio::task::spawn_blocking(move || identity.lock().went_back(remembered)).await;
+    if let Ok(Err(error)) = marked {
+        tracing::error!(%error, "the next start will not know that this disk went back");
+    }
+}
+
+/// What this node's control rows say of the boots of others, also before the control group runs.
+fn boot_memory(own: DatacenterId, store: Store) -> BootMemory {
+    Arc::new(move |peer| {
+        let view = store.view(GroupId::CONTROL);
+        let remembered = meridian_control::remembered_boot(&view, own, (peer.datacenter, peer.node));
+        remembered.unwrap_or_else(|error| {
+            tracing::error!(%error, "read what is remembered of a node");
+            None
+        })
+    })
+}
+
 async fn open_volumes(config: &NodeConfig, clock: Arc<HybridClock>) -> Result<Arc<VolumeSet>> {
     let directory = config.data.join("volumes");
     let options = VolumeOptions { size_max: config.limits.volume_size_mib << 20 };
@@ -266,11 +316,22 @@ fn replicas(config: &NodeConfig, boot_counter: u64, tls: TlsIdentity, volumes: A
 
 fn host_config(config: &NodeConfig) -> HostConfig {
     HostConfig {
+        members: Some(members(config)),
         heartbeat_ms: config.timing.raft_heartbeat_ms,
         election_ms_min: config.timing.raft_election_ms_min,
         election_ms_max: config.timing.raft_election_ms_max,
         ..HostConfig::new(local_node(config))
     }
+}
+
+/// Every node of the cluster by the name in its certificate.
+fn members(config: &NodeConfig) -> Members {
+    let of = |datacenter: &Datacenter| {
+        let (id, name) = (datacenter.id, datacenter.name.clone());
+        let named = move |node: &Member| (Peer { datacenter: id, node: node.id }, server_name(&node.name, &name));
+        datacenter.nodes.iter().map(named).collect::<Vec<_>>()
+    };
+    Members::new(std::iter::once(&config.datacenter).chain(&config.others).flat_map(of))
 }
 
 fn local_node(config: &NodeConfig) -> LocalNode {
@@ -341,6 +402,7 @@ fn control_config(config: &NodeConfig, members: GroupMembers, boot_counter: u64,
             bulk: member.bulk.to_string(),
         },
         boot_counter,
+        renewal: None,
         partitions: config.partitions,
         liveness,
         mirrors_to: config.others.iter().map(|datacenter| datacenter.id).collect::<Vec<DatacenterId>>(),

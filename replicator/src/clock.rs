@@ -74,6 +74,9 @@ pub enum ClockError {
     /// (positive: theirs is ahead).
     #[error("{disagreeing} of {peers} peers disagree with this wall clock, the middle one by {by_ms} ms")]
     PeersDisagree { disagreeing: usize, peers: usize, by_ms: i64 },
+    /// Peers know of a later life of this node than its disk does (rule 7).
+    #[error("this node's disk went back in time: nothing is stamped before it is restarted")]
+    DiskWentBack,
 }
 
 /// The guard. One a node, owned by one thread at a time.

@@ -7,6 +7,8 @@
 //! Each key has two writers: the datacenter that is cut off, and one of the others. Invariants: a request that is not
 //! served at once is a fault; a read on a side finds exactly what that side wrote last.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -150,6 +152,22 @@ impl Rivalry {
             }
         }
         losses
+    }
+
+    /// Every write that some datacenter sees lose, once, with the greatest that it is seen to lose to.
+    pub fn losses(&self, datacenters: &[&str]) -> Vec<Loss> {
+        let mut greatest: BTreeMap<(String, u64), Loss> = BTreeMap::new();
+        for loss in datacenters.iter().flat_map(|datacenter| self.losses_seen_in(datacenter)) {
+            // Mutations of one key are apart by more than a stamp may be off, so when they began tells them apart.
+            match greatest.entry((loss.key.clone(), loss.loser.began_ms)) {
+                Entry::Vacant(place) => drop(place.insert(loss)),
+                Entry::Occupied(mut known) if known.get().winner.began_ms < loss.winner.began_ms => {
+                    known.insert(loss);
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
+        greatest.into_values().collect()
     }
 
     /// Sends one mutation, which must be served.

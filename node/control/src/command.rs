@@ -8,8 +8,8 @@
 
 use bytes::Bytes;
 use meridian_types::{
-    DatacenterId, Epoch, NeedleKey, NodeId, RecordError, RecordKind, ReplicaCode, RequestId, Timestamp, VolumeId,
-    decode_record, encode_record,
+    DatacenterId, Epoch, Incarnation, NeedleKey, NodeId, RecordError, RecordKind, ReplicaCode, RequestId, Timestamp,
+    VolumeId, decode_record, encode_record,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,9 @@ pub enum Command {
     AssignMirrors { volumes: Vec<VolumeId>, node: NodeId },
     /// Takes no further volume there, or again.
     DrainNode { node: NodeId, draining: bool },
+    /// The disks of this datacenter went back in time (rules 3, 7): every volume of `node` that could take appends is given
+    /// up, and ids and keys go on far above what the forgotten time may have issued. Once an incarnation.
+    Renew { node: NodeId, incarnation: Incarnation },
 }
 
 /// What `apply` made of a command.
@@ -76,6 +79,7 @@ pub enum Response {
     MirrorsAssigned,
     /// The node's record after the command.
     Node(NodeRecord),
+    Renewed,
 }
 
 /// Why `apply` refused a command; nothing was changed.

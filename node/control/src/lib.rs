@@ -14,6 +14,7 @@ mod machine;
 mod proposing;
 mod records;
 mod registry;
+mod renewal;
 mod shell;
 mod watermarks;
 mod writable;
@@ -26,5 +27,6 @@ pub use records::{
     ControlState, HELD_REASON_LENGTH_MAX, MirrorRecord, NodeInfo, NodeRecord, NodeReport, PeerRecord, VolumeRecord,
     VolumeState, WatermarkReport,
 };
+pub use renewal::{RememberedBoot, remembered_boot};
 pub use shell::{Control, ControlConfig, WAIT_MS_MAX_DEFAULT};
 pub use writable::VOLUMES_OPEN_TARGET;

@@ -16,6 +16,7 @@ use crate::records::{
     ControlState, MirrorRecord, NodeProgress, Row, RowError, STATE_KEY, mirror_key, node_key, peer_key, progress_key,
     volume_key,
 };
+use crate::renewal::{RenewalFailure, renew};
 use crate::watermarks::take_report;
 use crate::{NodeRecord, PeerRecord, VolumeRecord, VolumeState};
 
@@ -37,6 +38,15 @@ enum Failure {
 impl From<RowError> for Failure {
     fn from(error: RowError) -> Self {
         Failure::Row(error)
+    }
+}
+
+impl From<RenewalFailure> for Failure {
+    fn from(failure: RenewalFailure) -> Self {
+        match failure {
+            RenewalFailure::Refused(refusal) => Failure::Refused(refusal),
+            RenewalFailure::Row(error) => Failure::Row(error),
+        }
     }
 }
 
@@ -155,6 +165,7 @@ impl ControlMachine {
                 put(view, Row::Node(record.clone()));
                 Ok(Response::Node(record))
             }
+            Command::Renew { node, incarnation } => Ok(renew(view, state, node, incarnation)?),
         }
     }
 
@@ -238,11 +249,10 @@ impl ControlMachine {
 }
 
 fn register_peer(view: &mut Overlay<'_>, peer: PeerRecord) -> Result<Response, Failure> {
-    if let Some(Row::Peer(known)) = Row::read(view, &peer_key(peer.datacenter))? {
-        // Rule 7: a new incarnation of its log is how a datacenter says that it knows of its lost past.
-        if (peer.incarnation, peer.boot_counter) < (known.incarnation, known.boot_counter) {
-            return Err(Refusal::PeerWentBack { registered: known.boot_counter }.into());
-        }
+    if let Some(Row::Peer(known)) = Row::read(view, &peer_key(peer.datacenter, peer.node))?
+        && known.went_back(&peer)
+    {
+        return Err(Refusal::PeerWentBack { registered: known.boot_counter }.into());
     }
     put(view, Row::Peer(peer.clone()));
     Ok(Response::PeerRegistered(peer))
@@ -270,7 +280,7 @@ fn read_volume(view: &Overlay<'_>, volume: VolumeId) -> Result<VolumeRecord, Fai
     }
 }
 
-fn put(view: &mut Overlay<'_>, row: Row) {
+pub(crate) fn put(view: &mut Overlay<'_>, row: Row) {
     view.put(row.key(), row.encode());
 }
 

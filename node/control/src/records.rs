@@ -8,7 +8,7 @@
 //! a  datacenter (u8)    how far each partition has applied a source's log
 //! r  datacenter (u8), node id (u32 BE)   how far a node's mirrors of a source are complete
 //! m  volume id (u32 BE) the node that holds the mirror of another datacenter's volume
-//! p  datacenter (u8)    a peer datacenter
+//! p  datacenter (u8), node id (u32 BE)   a node of a peer datacenter
 //! ```
 //!
 //! These are plain values; what changes them is in `machine`. Invariants: each row is one record of kind `ControlState`
@@ -51,12 +51,27 @@ pub struct NodeRecord {
     pub draining: bool,
 }
 
-/// What another datacenter last said of itself (rule 7).
+/// What a node of another datacenter last said of itself (rule 7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerRecord {
     pub datacenter: DatacenterId,
+    pub node: NodeId,
+    /// How often it has started on its disk.
     pub boot_counter: u64,
+    /// Names that start: another one under the same counter is one of a disk that went back.
+    pub session: RequestId,
+    /// Of its datacenter's log.
     pub incarnation: Incarnation,
+}
+
+impl PeerRecord {
+    /// Whether `said`, which comes later, tells of a disk that went back (rule 7). A new incarnation of the log is how a
+    /// datacenter says that it knows.
+    pub fn went_back(&self, said: &PeerRecord) -> bool {
+        let is_twin = said.boot_counter == self.boot_counter && said.session != self.session;
+        let is_earlier = said.boot_counter < self.boot_counter;
+        said.incarnation < self.incarnation || (said.incarnation == self.incarnation && (is_earlier || is_twin))
+    }
 }
 
 /// The life of a volume. It takes appends only while it is `Open`.
@@ -158,12 +173,21 @@ pub struct ControlState {
     pub boot_counter: u64,
     /// Raised with every change of a volume's record or of `registry_closed`.
     pub registry_version: u64,
+    /// The incarnation of this datacenter's logs for which volumes and counters were renewed last (rule 7).
+    pub renewed: Incarnation,
 }
 
 impl Default for ControlState {
     /// Of a datacenter that has registered nothing. Volume 0 and key 0 are never issued.
     fn default() -> Self {
-        Self { next_volume: 1, next_key: 1, registry_closed: Timestamp::ZERO, boot_counter: 0, registry_version: 0 }
+        Self {
+            next_volume: 1,
+            next_key: 1,
+            registry_closed: Timestamp::ZERO,
+            boot_counter: 0,
+            registry_version: 0,
+            renewed: Incarnation(0),
+        }
     }
 }
 
@@ -227,8 +251,8 @@ pub(crate) fn mirror_key(volume: VolumeId) -> Vec<u8> {
     [&[MIRRORS], volume.get().to_be_bytes().as_slice()].concat()
 }
 
-pub(crate) fn peer_key(datacenter: DatacenterId) -> Vec<u8> {
-    vec![PEERS, datacenter.get()]
+pub(crate) fn peer_key(datacenter: DatacenterId, node: NodeId) -> Vec<u8> {
+    [[PEERS, datacenter.get()].as_slice(), node.0.to_be_bytes().as_slice()].concat()
 }
 
 impl Row {
@@ -239,7 +263,7 @@ impl Row {
             Row::Node(node) => node_key(node.id),
             Row::Volume(volume) => volume_key(volume.id),
             Row::Watermark(report) => watermark_key(report.source),
-            Row::Peer(peer) => peer_key(peer.datacenter),
+            Row::Peer(peer) => peer_key(peer.datacenter, peer.node),
             Row::Applied(applied) => applied_key(applied.source),
             Row::Progress(progress) => progress_key(progress.source, progress.node),
             Row::Mirror(mirror) => mirror_key(mirror.volume),

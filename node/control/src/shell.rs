@@ -58,6 +58,8 @@ pub struct ControlConfig {
     pub mirrors_to: Vec<DatacenterId>,
     /// The cluster's default code: its volumes are grown at start.
     pub code: ReplicaCode,
+    /// Set when this datacenter's disks went back in time: the new incarnation of its logs (rule 7).
+    pub renewal: Option<Incarnation>,
     /// The longest that `start` waits for a leader.
     pub join_wait_ms_max: u64,
     /// The longest that a command waits for its outcome.
@@ -287,18 +289,13 @@ impl Control {
         self.inner.proposing.cache.get().watermarks.clone()
     }
 
-    /// Remembers a peer's boot counter; refuses one that went back in the same incarnation (rule 7). Equal is allowed:
-    /// a peer says hello on every connection.
+    /// Remembers a peer's boot; refuses one that went back in the same incarnation (rule 7). The same one again is
+    /// allowed: a peer says hello on every connection.
     ///
     /// # Errors
     /// `PeerWentBack`: the peer must not be served.
-    pub async fn register_peer(
-        &self,
-        datacenter: DatacenterId,
-        boot_counter: u64,
-        incarnation: Incarnation,
-    ) -> Result<PeerRecord, ControlError> {
-        let peer = PeerRecord { datacenter, boot_counter, incarnation };
+    pub async fn register_peer(&self, peer: PeerRecord) -> Result<PeerRecord, ControlError> {
+        let (datacenter, boot_counter) = (peer.datacenter, peer.boot_counter);
         if self.inner.proposing.cache.get().peers.contains(&peer) {
             return Ok(peer);
         }
@@ -364,6 +361,7 @@ impl Inner {
         self.proposing.led(Duration::from_millis(self.config.join_wait_ms_max)).await?;
         // Answered and applied here: from now on this node's view is as recent as its registration.
         self.register_node().await?;
+        self.renew().await?;
         let registry = self.proposing.cache.get();
         self.proposing.clock.observe(registry.state.registry_closed);
         self.writable.check_files()?;
@@ -392,6 +390,15 @@ impl Inner {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Rules 3, 7: before anything is created or issued again.
+    async fn renew(&self) -> Result<(), ControlError> {
+        let Some(incarnation) = self.config.renewal else { return Ok(()) };
+        match self.proposing.propose(Command::Renew { node: self.config.node, incarnation }).await? {
+            Response::Renewed => Ok(()),
+            other => Err(senseless(other)),
         }
     }
 

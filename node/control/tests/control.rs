@@ -4,8 +4,10 @@ mod stack;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_control::{Command, ControlError, NodeReport, VOLUMES_OPEN_TARGET, VolumeState, WatermarkReport};
-use meridian_types::{Incarnation, PartitionId, Timestamp, VolumeId};
+use meridian_control::{
+    Command, ControlError, NodeReport, PeerRecord, VOLUMES_OPEN_TARGET, VolumeState, WatermarkReport,
+};
+use meridian_types::{Incarnation, NodeId, PartitionId, RequestId, Timestamp, VolumeId};
 use stack::{NODE, Stack, code, datacenter, propose_raw};
 
 fn at(raw: u64) -> Timestamp {
@@ -236,7 +238,11 @@ async fn a_report_closes_the_registry_and_its_followers_are_told() {
 async fn a_peer_that_went_back_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let stack = Stack::start(directory.path(), 1).await;
-    let hello = |counter, incarnation| stack.control.register_peer(datacenter(2), counter, Incarnation(incarnation));
+    let hello = |boot_counter, incarnation| {
+        let (datacenter, node, session) = (datacenter(2), NodeId(1), RequestId([7; 16]));
+        let incarnation = Incarnation(incarnation);
+        stack.control.register_peer(PeerRecord { datacenter, node, boot_counter, session, incarnation })
+    };
     hello(5, 0).await.unwrap();
     hello(5, 0).await.unwrap();
     assert!(matches!(hello(4, 0).await, Err(ControlError::PeerWentBack { registered: 5, given: 4, .. })));

@@ -10,6 +10,7 @@
 //! - The lock is never held across I/O.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,6 +45,8 @@ struct Shared {
     /// The same for tasks; the number has no meaning but to change.
     progress: watch::Sender<u64>,
     failed: OnceLock<String>,
+    /// No stamp is given any more.
+    forbidden: AtomicBool,
 }
 
 struct State {
@@ -78,6 +81,7 @@ impl HybridClock {
             moved: Condvar::new(),
             progress: watch::Sender::new(0),
             failed: OnceLock::new(),
+            forbidden: AtomicBool::new(false),
         });
         let persister = shared.clone();
         let thread = std::thread::Builder::new().name("clock-bound".to_owned()).spawn(move || persister.persist(file));
@@ -151,6 +155,11 @@ impl HybridClock {
         self.shared.state.lock().guard.check_remote(self.shared.clock.wall(), remote)
     }
 
+    /// Whether a clock that is so far ahead of this one gives stamps that are not merged.
+    pub fn is_too_far_ahead(&self, offset_ms: i64) -> bool {
+        offset_ms > 0 && offset_ms.unsigned_abs() > self.config.skew_ms_max
+    }
+
     /// Judges the wall clock by the peers' (their clock minus ours, in ms, one figure a peer).
     ///
     /// # Errors
@@ -178,6 +187,12 @@ impl HybridClock {
     /// most half of the limit above the wall clock of its node (rule 10).
     pub fn stamped_through(&self) -> Timestamp {
         self.last().max(self.wall().plus_ms(2 * self.config.skew_ms_max))
+    }
+
+    /// From here on nothing is stamped in this process: its disk went back in time (rule 7), so that every write would
+    /// follow a past that others know to have been another one.
+    pub fn forbid(&self) {
+        self.shared.forbidden.store(true, Ordering::Relaxed);
     }
 
     /// Why no bound can be persisted any more, if so: the node gives no stamps past the last one.
@@ -211,6 +226,9 @@ impl Drop for HybridClock {
 impl Shared {
     /// One attempt to stamp; asks the thread for a further bound when the guard wants one.
     fn stamp(&self, state: &mut State) -> Result<Timestamp, ClockError> {
+        if self.forbidden.load(Ordering::Relaxed) {
+            return Err(ClockError::DiskWentBack);
+        }
         // Both read under the lock, so that the guard sees readings in their order.
         let wall = self.clock.wall();
         state.guard.check_wall(wall, self.clock.monotonic_ms())?;
@@ -372,6 +390,17 @@ mod tests {
         assert!(hybrid.last() < clock.wall().plus_ms(1));
         hybrid.observe_remote(clock.wall().plus_ms(400)).unwrap();
         assert!(hybrid.last() >= clock.wall().plus_ms(400));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_forbidden_gives_no_stamp_to_anybody() {
+        let disk = SimulatedDisk::new();
+        let hybrid = open(&*disk, &Arc::new(ManualClock::new(NOW_MS)));
+        hybrid.next_blocking().unwrap();
+        hybrid.forbid();
+        assert_eq!(hybrid.next(), Err(ClockError::DiskWentBack));
+        assert_eq!(hybrid.next_blocking(), Err(ClockError::DiskWentBack));
+        assert_eq!(hybrid.next_waiting().await, Err(ClockError::DiskWentBack));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use meridian_index::{Command, FenceAttempt, IndexMachine, Operation, Outcome, Re
 use meridian_raft::{ForwardHandler, GroupMembers, Leadership, RaftHost, ReadView};
 use meridian_replicator::{Batch, StableTimes};
 use meridian_store::{GroupId, GroupView};
-use meridian_types::{BucketId, DatacenterId, NodeId, PartitionId, RequestId, Timestamp};
+use meridian_types::{BucketId, DatacenterId, Incarnation, NodeId, PartitionId, RequestId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -25,6 +25,9 @@ use crate::MetaError;
 use crate::closing::{Closing, stopped};
 use crate::proposer::{EntryCommand, Proposer};
 use crate::slot::{PROPOSALS_WAITING_MAX, Slot};
+
+/// The pause before a partition that is not led yet is asked again for a new incarnation.
+const RAISE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How the partitions of this node are run.
 #[derive(Debug, Clone)]
@@ -235,6 +238,32 @@ impl Meta {
             Response::Stable { more } => Ok(more),
             other => Err(slot.senseless("stable times", &other)),
         }
+    }
+
+    /// Starts a new incarnation of this datacenter's logs in every partition that this node leads (rule 7), waiting for it
+    /// to lead them for at most `wait`. A lower or equal one changes nothing.
+    ///
+    /// # Errors
+    /// The first partition's that could not be raised; it may be repeated after any.
+    pub async fn raise_incarnation(&self, to: Incarnation, wait: Duration) -> Result<(), MetaError> {
+        let until = tokio::time::Instant::now() + wait;
+        for slot in &self.inner.slots {
+            loop {
+                let raised = slot.propose_entry(EntryCommand::Plain(Command::RaiseIncarnation { to })).await;
+                match raised {
+                    Ok(Response::Done) => break,
+                    Ok(other) => return Err(slot.senseless("a new incarnation", &other)),
+                    // An election is under way.
+                    Err(MetaError::NotLeader { .. } | MetaError::Unknown { .. })
+                        if tokio::time::Instant::now() < until =>
+                    {
+                        tokio::time::sleep(RAISE_PAUSE).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Raises or lifts one attempt's fence of a bucket in one partition (rule 18).

@@ -262,7 +262,10 @@ async fn append_chunk(
             // The client hears that, not which file of which disk it was.
             Ok(Err(error)) => {
                 tracing::error!(%volume, %error, "an append failed");
-                return Err(ObjectError::unavailable("the bytes could not be stored"));
+                let reason = error.no_stamp().map(|error| format!("the bytes could not be stored: {error}"));
+                return Err(ObjectError::unavailable(
+                    reason.unwrap_or_else(|| "the bytes could not be stored".to_owned()),
+                ));
             }
             Err(_) => {
                 tracing::warn!(%volume, "an append takes too long; taking another volume");

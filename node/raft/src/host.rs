@@ -11,8 +11,9 @@ use std::time::Duration;
 use meridian_index::Machine;
 use meridian_store::{GroupId, Store};
 use meridian_types::NodeId;
-use meridian_wire::LocalNode;
+use meridian_wire::common::Caller;
 use meridian_wire::raft::raft_server::RaftServer;
+use meridian_wire::{CallerError, LocalNode, Members, Peer, Shown};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -56,6 +57,8 @@ pub trait PeerChannels: Send + Sync + 'static {
 pub struct HostConfig {
     /// This node; its id is its raft id in every group.
     pub local: LocalNode,
+    /// Who may call, by certificate; without them a caller is believed, as in tests of one process.
+    pub members: Option<Members>,
     /// How often a leader with followers makes itself heard, ms. Also the deadline of a message.
     pub heartbeat_ms: u64,
     /// A follower that hears nothing for a random time between these two stands for election, ms.
@@ -73,6 +76,7 @@ impl HostConfig {
     pub fn new(local: LocalNode) -> Self {
         Self {
             local,
+            members: None,
             heartbeat_ms: 1000,
             election_ms_min: 2500,
             election_ms_max: 5000,
@@ -298,8 +302,13 @@ impl RaftHost {
         futures::future::join_all(stops).await;
     }
 
-    pub(crate) fn local(&self) -> &LocalNode {
-        &self.config.local
+    /// Who sends a raft message to this node, by its word and by its certificate (rule 19).
+    pub(crate) fn check(&self, shown: &Shown, caller: Option<&Caller>, to: u32) -> Result<Peer, CallerError> {
+        let peer = self.config.local.check_raft(caller, to)?;
+        if let Some(members) = &self.config.members {
+            members.check(shown, peer)?;
+        }
+        Ok(peer)
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use meridian_index::kv::{KvRead, Step};
 use meridian_store::GroupId;
 use meridian_types::NodeId;
+use meridian_wire::Shown;
 use meridian_wire::raft::raft_server::Raft as RaftRpc;
 use meridian_wire::raft::read_view_request::Read;
 use meridian_wire::raft::snapshot_piece::Piece;
@@ -70,8 +71,8 @@ fn refused(error: SnapshotError) -> Status {
 #[tonic::async_trait]
 impl RaftRpc for RaftService {
     async fn exchange(&self, request: Request<RaftMessage>) -> Result<Response<RaftReply>, Status> {
-        let message = request.into_inner();
-        self.host.local().check_raft(message.caller.as_ref(), message.to)?;
+        let (shown, message) = (Shown::of(&request), request.into_inner());
+        self.host.check(&shown, message.caller.as_ref(), message.to)?;
         let raft = self.group(message.group)?;
         let body = &message.body;
         match MessageKind::try_from(message.kind).unwrap_or(MessageKind::Unspecified) {
@@ -99,11 +100,11 @@ impl RaftRpc for RaftService {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<RaftReply>, Status> {
-        let mut pieces = request.into_inner();
+        let (shown, mut pieces) = (Shown::of(&request), request.into_inner());
         let Some(Piece::Start(start)) = pieces.message().await?.and_then(|piece| piece.piece) else {
             return Err(malformed("a snapshot begins with its start"));
         };
-        self.host.local().check_raft(start.caller.as_ref(), start.to)?;
+        self.host.check(&shown, start.caller.as_ref(), start.to)?;
         let raft = self.group(start.group)?;
         let (vote, meta) = SnapshotHead::decode(&start.meta).map_err(malformed)?.into_parts();
         let installation = self.host.store().install(GroupId(start.group)).map_err(stopped)?;
@@ -123,8 +124,8 @@ impl RaftRpc for RaftService {
     }
 
     async fn read_index(&self, request: Request<GroupRequest>) -> Result<Response<ReadIndexReply>, Status> {
-        let request = request.into_inner();
-        self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        self.host.check(&shown, request.caller.as_ref(), request.to)?;
         Ok(Response::new(match confirm(&self.group(request.group)?).await {
             Ok(index) => ReadIndexReply { index, ..ReadIndexReply::default() },
             Err(error) => {
@@ -135,8 +136,8 @@ impl RaftRpc for RaftService {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardReply>, Status> {
-        let request = request.into_inner();
-        self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        self.host.check(&shown, request.caller.as_ref(), request.to)?;
         self.group(request.group)?;
         let handler = self.host.handler(GroupId(request.group));
         let handler = handler.ok_or_else(|| Status::not_found("the group's owner is not started here"))?;
@@ -148,8 +149,8 @@ impl RaftRpc for RaftService {
     }
 
     async fn open_view(&self, request: Request<GroupRequest>) -> Result<Response<OpenViewReply>, Status> {
-        let request = request.into_inner();
-        let peer = self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let peer = self.host.check(&shown, request.caller.as_ref(), request.to)?;
         let raft = self.group(request.group)?;
         Ok(Response::new(match crate::group::linearizable(&raft).await {
             Ok(()) => {
@@ -164,8 +165,8 @@ impl RaftRpc for RaftService {
     }
 
     async fn read_view(&self, request: Request<ReadViewRequest>) -> Result<Response<ReadViewReply>, Status> {
-        let request = request.into_inner();
-        let peer = self.host.local().check_raft(request.caller.as_ref(), request.to)?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let peer = self.host.check(&shown, request.caller.as_ref(), request.to)?;
         let (reader, id) = (peer.node, request.view);
         let mut reply = ReadViewReply::default();
         if let Some(read) = request.read {

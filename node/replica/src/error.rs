@@ -32,6 +32,14 @@ pub enum ReplicaError {
 }
 
 impl ReplicaError {
+    /// Why the clock gave no stamp, if that is what an append failed for (rules 7, 10).
+    pub fn no_stamp(&self) -> Option<String> {
+        match self {
+            Self::Volume(VolumeError::Clock { source, .. }) => Some(source.to_string()),
+            _ => None,
+        }
+    }
+
     /// Whether the same append may succeed at once in another volume; the failed one is to be reported.
     pub fn take_another(&self) -> bool {
         match self {

@@ -1,4 +1,5 @@
-//! What an operator may have to look at: concurrent writes that lost, as this datacenter saw them lose.
+//! What an operator may have to look at: concurrent writes that lost, as this datacenter saw them lose. What all saw is put
+//! together in `all_conflicts`.
 //!
 //! Invariants: oldest first by the loser's stamp, over all partitions; a page never holds more than it was asked for.
 
@@ -56,10 +57,13 @@ pub struct ConflictPage {
     pub conflicts: Vec<Conflict>,
     /// Where to go on; None at the end.
     pub next: Option<String>,
+    /// Datacenters that could not be asked: what only they saw lose is not here.
+    #[serde(default)]
+    pub not_asked: Vec<String>,
 }
 
 /// Where a page goes on: behind the loser with this stamp, as 18 hex digits.
-fn token_of(stamp: Stamp) -> String {
+pub(crate) fn token_of(stamp: Stamp) -> String {
     stamp.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -80,7 +84,7 @@ impl Replication {
     ///
     /// # Errors
     /// An unknown bucket, a token that is none, or a partition that can't be read.
-    pub async fn conflicts(&self, query: &ConflictQuery) -> Result<ConflictPage, ReplicationError> {
+    pub(crate) async fn own_conflicts(&self, query: &ConflictQuery) -> Result<ConflictPage, ReplicationError> {
         let limit = query.limit.clamp(1, CONFLICTS_PAGE_MAX);
         let catalog = self.conflicts_view(PartitionId::CATALOG).await?;
         let bucket = match &query.bucket {
@@ -116,7 +120,7 @@ impl Replication {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = if has_more { rows.last().map(|row| token_of(row.loser())) } else { None };
-        Ok(ConflictPage { conflicts: self.shown(rows, &catalog)?, next })
+        Ok(ConflictPage { conflicts: self.shown(rows, &catalog)?, next, not_asked: Vec::new() })
     }
 
     async fn conflicts_view(&self, partition: PartitionId) -> Result<ReadView, ReplicationError> {
@@ -125,12 +129,16 @@ impl Replication {
         view.map_err(|source| ReplicationError::Meta { what, datacenter, source })
     }
 
-    fn shown(&self, rows: Vec<ConflictRow>, catalog: &ReadView) -> Result<Vec<Conflict>, ReplicationError> {
-        let written = |stamp: Stamp| WrittenAt {
+    pub(crate) fn written_at(&self, stamp: Stamp) -> WrittenAt {
+        WrittenAt {
             datacenter: self.name_of(stamp.datacenter),
             at_ms: stamp.timestamp.unix_ms(),
             timestamp: stamp.timestamp.raw(),
-        };
+        }
+    }
+
+    fn shown(&self, rows: Vec<ConflictRow>, catalog: &ReadView) -> Result<Vec<Conflict>, ReplicationError> {
+        let written = |stamp: Stamp| self.written_at(stamp);
         rows.into_iter()
             .map(|row| match row {
                 ConflictRow::Object { bucket, key, winner, loser, lost } => {

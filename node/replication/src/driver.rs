@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use meridian_control::{Control, NodeReport, VolumeRecord};
+use meridian_control::{Control, NodeReport, RememberedBoot, VolumeRecord};
 use meridian_env::HybridClock;
 use meridian_index::queries;
 use meridian_meta::Meta;
 use meridian_replicator::{Cursor, StableView, StreamState, WriteDelay, WritePressure, meta_watermark};
-use meridian_types::{DatacenterId, Incarnation, PartitionId, Timestamp};
+use meridian_types::{DatacenterId, Incarnation, PartitionId, RequestId, Timestamp};
 use meridian_volume::VolumeSet;
 use meridian_wire::tls::Identity;
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use crate::status::follow_reports;
 use crate::{ReplicationConfig, ReplicationError, blob_lane, closing, metadata_lane, siblings, stable};
 
 /// Clocks of peers that are needed to call our own wrong.
-const PEERS_TO_JUDGE_MIN: usize = 2;
+pub(crate) const PEERS_TO_JUDGE_MIN: usize = 2;
 
 /// The running driver; clones share it.
 #[derive(Clone)]
@@ -63,6 +63,10 @@ pub(crate) struct Inner {
     pub bytes_moved_at: AtomicU64,
     /// What every member has, as far as is known here.
     pub stable: Mutex<StableView>,
+    /// Names this start of the node (rule 7).
+    pub session: RequestId,
+    /// Set when a peer remembers a later life of this node than its disk does.
+    pub went_back: watch::Sender<Option<RememberedBoot>>,
 }
 
 impl Replication {
@@ -120,6 +124,8 @@ impl Replication {
             pressure: Mutex::default(),
             bytes_moved_at: AtomicU64::new(0),
             stable,
+            session: meridian_env::entropy::request_id(),
+            went_back: watch::Sender::new(None),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {
@@ -142,6 +148,16 @@ impl Replication {
     /// What writes of this datacenter wait for, if a destination that can be reached does not keep up.
     pub fn write_delay(&self) -> Option<WriteDelay> {
         self.inner.write_delay()
+    }
+
+    /// Returns when a peer has told, after the start, that this node's disk went back in time, with what it remembers; never
+    /// otherwise. Nothing is stamped from then on, and the next start is to renew volumes and logs (rule 7).
+    pub async fn disk_went_back(&self) -> RememberedBoot {
+        let mut told = self.inner.went_back.subscribe();
+        match told.wait_for(Option::is_some).await.map(|told| *told) {
+            Ok(Some(remembered)) => remembered,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// From now on nobody waits here for news: calls that do are answered, so that the port can end at once.

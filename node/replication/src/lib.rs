@@ -7,7 +7,9 @@
 //! Invariants: nothing waits for ever on a peer; a stale link state never outlives a recovered peer; all figures that
 //! are shown come from committed cursors, durable mirrors and committed reports (rule 27).
 
+mod all_conflicts;
 mod blob_lane;
+mod booting;
 mod bulk_client;
 mod bulk_server;
 mod closing;
@@ -34,6 +36,7 @@ mod verdict;
 mod wait;
 mod words;
 
+pub use booting::{Heard, hear_peers};
 pub use bulk_client::{BulkClient, BulkError};
 pub use bulk_server::serve_bulk;
 pub use config::{PeerDatacenter, PeerNode, ReplicationConfig, ReplicationLimits};
@@ -44,7 +47,7 @@ pub use explain::{Explanation, VersionAt};
 pub use inventory::{CopyListing, NodeListing, VolumeListing};
 pub use parked::{ParkedVolume, RetryRequest};
 pub use report::LiveNodes;
-pub use service::ReplicationService;
+pub use service::{BootMemory, ReplicationService};
 pub use stable::StableStatus;
 pub use status::{DatacenterStatus, Exposure, LagCell, LinkStatus, MissingBytes, ReplicationStatus};
 pub use verdict::{LagState, Verdict};

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use meridian_control::{PeerRecord, RememberedBoot};
 use meridian_index::RemoteOutcome;
 use meridian_meta::MetaError;
 use meridian_replicator::{Batch, Cursor, Effect, Event, Stream, StreamState};
@@ -30,7 +31,8 @@ use tokio::time::MissedTickBehavior;
 use crate::driver::Inner;
 use crate::error::reason_of;
 use crate::link_limits::Backoff;
-use crate::sources::{LaneState, Source};
+use crate::service::name_of;
+use crate::sources::{ClockOffset, LaneState, Source};
 
 /// How often this node looks which partitions it leads.
 const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(500);
@@ -245,7 +247,10 @@ impl MetadataLane {
             self.bytes_max = (self.bytes_max / 2).max(BATCH_BYTES_MIN);
         }
         let reason = reason_of(status);
-        self.source.update(|facts| facts.metadata_lane = LaneState::Failing { reason: reason.clone() });
+        self.source.update(|facts| {
+            facts.metadata_lane = LaneState::Failing { reason: reason.clone() };
+            facts.clock = ClockOffset::default(); // it may come back with its clock set
+        });
         for partition in asked {
             self.step(partition, Event::PullFailed { reason: reason.clone() });
         }
@@ -342,11 +347,12 @@ fn hello(inner: &Inner) -> HelloRequest {
     let config = &inner.config;
     HelloRequest {
         caller: config.local.caller(),
-        boot_counter: inner.control.boot_counter(),
+        boot_counter: config.boot_counter,
         incarnation: inner.own_incarnation().0,
         partitions: u32::from(inner.meta.partition_count()),
         datacenter_name: config.datacenter_name.to_string(),
         wall: inner.clock.wall().raw(),
+        session: inner.session.0.to_vec().into(),
     }
 }
 
@@ -359,15 +365,24 @@ async fn check_hello(inner: &Inner, source: &Source, reply: &HelloReply) -> Resu
         let ours = inner.meta.partition_count();
         return Err(format!("it has {} partitions, this datacenter has {ours}", reply.partitions));
     }
-    if reply.remembered_boot_counter > inner.control.boot_counter() {
+    if reply.went_back {
+        // It could not be asked while this node booted, so what this disk holds has been taken for the present. From here
+        // on nothing is stamped, neither entry nor needle, until a restart has renewed the log and the volumes.
+        inner.clock.forbid();
+        let (boot_counter, incarnation) = (reply.remembered_boot_counter, reply.remembered_incarnation);
+        let incarnation = meridian_types::Incarnation(incarnation);
+        inner.went_back.send_replace(Some(RememberedBoot { boot_counter, incarnation }));
         return Err(format!(
-            "it remembers boot {} of this datacenter, which is at {}: our disks went back in time",
-            reply.remembered_boot_counter,
-            inner.control.boot_counter()
+            "it remembers boot {} of this node, which is at {}: our disk went back in time; writes are refused, restart \
+             this node",
+            reply.remembered_boot_counter, inner.config.boot_counter
         ));
     }
+    let session = name_of("session", &reply.session).map_err(|status| status.message().to_owned())?;
+    let (node, boot_counter) = (NodeId(reply.node), reply.boot_counter);
     let incarnation = meridian_types::Incarnation(reply.incarnation);
-    inner.control.register_peer(id, reply.boot_counter, incarnation).await.map(drop).map_err(|error| error.to_string())
+    let record = PeerRecord { datacenter: id, node, boot_counter, session, incarnation };
+    inner.control.register_peer(record).await.map(drop).map_err(|error| error.to_string())
 }
 
 fn cursor_message(partition: PartitionId, cursor: &Cursor) -> PartitionCursor {

@@ -302,7 +302,13 @@ fn source_status(inner: &Inner, source: &Source, committed: &[WatermarkReport]) 
         .iter()
         .map(|(partition, head)| head.saturating_sub(applied.get(partition).copied().unwrap_or(0)))
         .sum();
-    let (state, reason) = link_state(&facts, pending_entries);
+    let (state, reason) = match link_state(&facts, pending_entries) {
+        // It may give no stamps at all, as it should, and then nothing of it is held.
+        (LinkState::Ok | LinkState::CatchingUp, _) if inner.clock.is_too_far_ahead(clock_offset_ms) => {
+            (LinkState::ClockSkewed, format!("its clock is {clock_offset_ms} ms ahead"))
+        }
+        shown => shown,
+    };
     let backing_off = facts.streams.values().filter(|s| matches!(s, StreamState::Backoff { .. })).count();
     SourceStatus {
         source: u32::from(source.id().get()),

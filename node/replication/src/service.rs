@@ -8,23 +8,26 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use meridian_control::{PeerRecord, RememberedBoot};
+use meridian_env::HybridClock;
 use meridian_index::{FenceAttempt, queries};
 use meridian_replicator::{PullDecision, decide_pull};
 use meridian_types::limits::{LOG_BATCH_ENTRIES_MAX, LOG_BATCH_SIZE_MAX};
-use meridian_types::{DatacenterId, Incarnation, PartitionId, RequestId, Timestamp};
+use meridian_types::{BucketName, DatacenterId, Incarnation, PartitionId, RequestId, Timestamp};
+use meridian_wire::common::Caller;
 use meridian_wire::replication::replication_server::Replication as ReplicationRpc;
 use meridian_wire::replication::{
-    AwaitReply, AwaitRequest, CloseNodeRequest, CloseReply, CloseRequest, ExplainReply, ExplainRequest, FenceReply,
-    FenceRequest, HelloReply, HelloRequest, MirrorsReply, MirrorsRequest, NodeVolume, NodeVolumesReply, PartitionBatch,
-    PartitionCursor, PullLogsReply, PullLogsRequest, Refusal, StatusReply, StatusRequest, VolumeInfo, VolumesReply,
-    VolumesRequest,
+    AwaitReply, AwaitRequest, BootReply, BootRequest, CloseNodeRequest, CloseReply, CloseRequest, ConflictsReply,
+    ConflictsRequest, ExplainReply, ExplainRequest, FenceReply, FenceRequest, HelloReply, HelloRequest, MirrorsReply,
+    MirrorsRequest, NodeVolume, NodeVolumesReply, PartitionBatch, PartitionCursor, PullLogsReply, PullLogsRequest,
+    Refusal, StatusReply, StatusRequest, VolumeInfo, VolumesReply, VolumesRequest,
 };
-use meridian_wire::{Peer, fields, pack_entries};
+use meridian_wire::{LocalNode, Members, Peer, Shown, fields, pack_entries};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::driver::{Inner, Replication};
-use crate::{explain, report};
+use crate::{ConflictQuery, ReplicationError, explain, report};
 
 /// Longest time that a pull or a list is kept open.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -39,12 +42,24 @@ const LIST_LINGER: Duration = Duration::from_millis(20);
 const CURSORS_MAX: usize = meridian_types::limits::PARTITIONS_MAX as usize + 1;
 
 /// The service over a driver that may start later: the port serves raft before anything can be replicated.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ReplicationService {
+    local: LocalNode,
+    members: Members,
+    clock: Arc<HybridClock>,
+    memory: BootMemory,
     driver: Arc<OnceLock<Replication>>,
 }
 
+/// The last boot of a node that this datacenter remembers.
+pub type BootMemory = Arc<dyn Fn(Peer) -> Option<RememberedBoot> + Send + Sync>;
+
 impl ReplicationService {
+    /// Tells whoever boots of `clock` and `memory`, and nothing else before `set`.
+    pub fn new(local: LocalNode, members: Members, clock: Arc<HybridClock>, memory: BootMemory) -> Self {
+        Self { local, members, clock, memory, driver: Arc::default() }
+    }
+
     /// From now on calls are answered by `replication`; before, they are told to come again.
     ///
     /// # Panics
@@ -53,16 +68,25 @@ impl ReplicationService {
         assert!(self.driver.set(replication).is_ok(), "a node has one replication driver");
     }
 
-    fn inner(&self, caller: Option<&meridian_wire::common::Caller>) -> Result<(&Arc<Inner>, Peer), Status> {
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    fn inner(&self, shown: &Shown, caller: Option<&Caller>) -> Result<(&Arc<Inner>, Peer), Status> {
+        let peer = self.peer(shown, caller)?;
         let driver = self.driver.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
-        let peer = driver.inner.config.local.check(caller)?;
         Ok((&driver.inner, peer))
+    }
+
+    /// Who calls, by its word and by its certificate.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    fn peer(&self, shown: &Shown, caller: Option<&Caller>) -> Result<Peer, Status> {
+        let peer = self.local.check(caller)?;
+        self.members.check(shown, peer)?;
+        Ok(peer)
     }
 
     /// For calls that only a node of the same datacenter may make.
     #[allow(clippy::result_large_err)] // tonic's own error type
-    fn sibling(&self, caller: Option<&meridian_wire::common::Caller>) -> Result<&Arc<Inner>, Status> {
-        let (inner, peer) = self.inner(caller)?;
+    fn sibling(&self, shown: &Shown, caller: Option<&Caller>) -> Result<&Arc<Inner>, Status> {
+        let (inner, peer) = self.inner(shown, caller)?;
         if peer.datacenter != inner.own() {
             let ours = inner.own();
             return Err(Status::failed_precondition(format!("only nodes of datacenter {ours} may ask this")));
@@ -92,39 +116,46 @@ struct NodeVolumeState {
 #[async_trait]
 impl ReplicationRpc for ReplicationService {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
-        let request = request.into_inner();
-        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, peer) = self.inner(&shown, request.caller.as_ref())?;
         if peer.datacenter == inner.own() || !inner.sources.contains_key(&peer.datacenter) {
             return Err(Status::failed_precondition(format!("datacenter {} is no other member here", peer.datacenter)));
         }
         // A refused counter still gets its answer: the caller must learn that its disks went back (rule 7).
-        let incarnation = Incarnation(request.incarnation);
-        let (remembered_boot_counter, remembered_incarnation) =
-            match inner.control.register_peer(peer.datacenter, request.boot_counter, incarnation).await {
-                Ok(record) => (record.boot_counter.min(request.boot_counter), record.incarnation.0),
-                Err(meridian_control::ControlError::PeerWentBack { registered, .. }) => {
-                    tracing::error!(datacenter = %peer.datacenter, registered, given = request.boot_counter,
-                        "a datacenter's disks went back in time; its log is refused");
-                    (registered, request.incarnation)
-                }
-                Err(error) => return Err(Status::unavailable(error.to_string())),
-            };
+        let record = PeerRecord {
+            datacenter: peer.datacenter,
+            node: peer.node,
+            boot_counter: request.boot_counter,
+            session: name_of("session", &request.session)?,
+            incarnation: Incarnation(request.incarnation),
+        };
+        let (remembered_boot_counter, went_back) = match inner.control.register_peer(record).await {
+            Ok(record) => (record.boot_counter.min(request.boot_counter), false),
+            Err(meridian_control::ControlError::PeerWentBack { registered, .. }) => {
+                tracing::error!(datacenter = %peer.datacenter, node = %peer.node, registered,
+                    given = request.boot_counter, "a node's disk went back in time; its log is refused");
+                (registered, true)
+            }
+            Err(error) => return Err(Status::unavailable(error.to_string())),
+        };
         Ok(Response::new(HelloReply {
             datacenter: u32::from(inner.own().get()),
             node: inner.config.local.node.0,
-            boot_counter: inner.control.boot_counter(),
+            boot_counter: inner.config.boot_counter,
             incarnation: inner.own_incarnation().0,
             partitions: u32::from(inner.meta.partition_count()),
             datacenter_name: inner.config.datacenter_name.to_string(),
             wall: inner.clock.wall().raw(),
             remembered_boot_counter,
-            remembered_incarnation,
+            remembered_incarnation: request.incarnation,
+            session: inner.session.0.to_vec().into(),
+            went_back,
         }))
     }
 
     async fn pull_logs(&self, request: Request<PullLogsRequest>) -> Result<Response<PullLogsReply>, Status> {
-        let request = request.into_inner();
-        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, peer) = self.inner(&shown, request.caller.as_ref())?;
         if request.cursors.len() > CURSORS_MAX {
             return Err(Status::invalid_argument(format!("at most {CURSORS_MAX} cursors in one pull")));
         }
@@ -156,8 +187,8 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn list_volumes(&self, request: Request<VolumesRequest>) -> Result<Response<VolumesReply>, Status> {
-        let request = request.into_inner();
-        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, peer) = self.inner(&shown, request.caller.as_ref())?;
         inner.hear_lag(peer.datacenter, request.durable_through);
         let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
         let mut moved = inner.volumes_moved.subscribe();
@@ -200,15 +231,15 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn close(&self, request: Request<CloseRequest>) -> Result<Response<CloseReply>, Status> {
-        let request = request.into_inner();
-        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, _) = self.inner(&shown, request.caller.as_ref())?;
         let timestamp = inner.close_now().await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(CloseReply { timestamp: timestamp.raw() }))
     }
 
     async fn node_volumes(&self, request: Request<VolumesRequest>) -> Result<Response<NodeVolumesReply>, Status> {
-        let request = request.into_inner();
-        let inner = self.sibling(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let inner = self.sibling(&shown, request.caller.as_ref())?;
         let until = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
         let mut moved = inner.node_volumes_moved.subscribe();
         while *moved.borrow_and_update() == request.known_version {
@@ -230,14 +261,14 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn list_mirrors(&self, request: Request<MirrorsRequest>) -> Result<Response<MirrorsReply>, Status> {
-        let request = request.into_inner();
-        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, peer) = self.inner(&shown, request.caller.as_ref())?;
         Ok(Response::new(inner.mirrors_of(peer.datacenter)))
     }
 
     async fn close_node(&self, request: Request<CloseNodeRequest>) -> Result<Response<CloseReply>, Status> {
-        let request = request.into_inner();
-        let inner = self.sibling(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let inner = self.sibling(&shown, request.caller.as_ref())?;
         let at = Timestamp::from_raw(request.timestamp);
         if at > Timestamp::ZERO {
             inner.clock.observe(at); // what is stamped from now on lies above it
@@ -249,8 +280,8 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn await_watermark(&self, request: Request<AwaitRequest>) -> Result<Response<AwaitReply>, Status> {
-        let request = request.into_inner();
-        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, _) = self.inner(&shown, request.caller.as_ref())?;
         let source = fields::datacenter("source", request.source)?;
         let timeout = Duration::from_millis(u64::from(request.timeout_ms)).min(AWAIT_MAX);
         let wanted = Timestamp::from_raw(request.timestamp);
@@ -258,8 +289,8 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        let request = request.into_inner();
-        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, _) = self.inner(&shown, request.caller.as_ref())?;
         Ok(Response::new(match request.node_only {
             true => report::node_report(inner),
             false => report::own_report(inner).await,
@@ -267,12 +298,11 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn fence_bucket(&self, request: Request<FenceRequest>) -> Result<Response<FenceReply>, Status> {
-        let request = request.into_inner();
-        let (inner, peer) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, peer) = self.inner(&shown, request.caller.as_ref())?;
         let bucket = fields::bucket("bucket", &request.bucket)?;
-        let attempt = <[u8; 16]>::try_from(request.attempt.as_ref())
-            .map_err(|_| Status::invalid_argument("attempt: 16 bytes are needed"))?;
-        let attempt = FenceAttempt { datacenter: peer.datacenter, attempt: RequestId(attempt) };
+        let attempt = name_of("attempt", &request.attempt)?;
+        let attempt = FenceAttempt { datacenter: peer.datacenter, attempt };
         let report = meridian_object::fence_bucket(&inner.meta, inner.own(), bucket, attempt, request.raised)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
@@ -289,13 +319,55 @@ impl ReplicationRpc for ReplicationService {
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainReply>, Status> {
-        let request = request.into_inner();
-        let (inner, _) = self.inner(request.caller.as_ref())?;
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let (inner, _) = self.inner(&shown, request.caller.as_ref())?;
         let bucket = fields::bucket("bucket", &request.bucket)?;
         let key = request.key.parse().map_err(|error| Status::invalid_argument(format!("key: {error}")))?;
         let version = explain::own_version(inner, bucket, &key).await;
         Ok(Response::new(version.map_err(|error| Status::internal(error.to_string()))?))
     }
+
+    async fn conflicts(&self, request: Request<ConflictsRequest>) -> Result<Response<ConflictsReply>, Status> {
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        self.inner(&shown, request.caller.as_ref())?;
+        let replication = self.driver.get().ok_or_else(stopping)?;
+        let bucket = match request.bucket.as_str() {
+            "" => None,
+            name => {
+                let parsed = name.parse::<BucketName>();
+                Some(parsed.map_err(|error| Status::invalid_argument(format!("bucket: {error}")))?)
+            }
+        };
+        let query = ConflictQuery {
+            bucket,
+            since_ms: (request.since_ms > 0).then_some(request.since_ms),
+            after: Some(request.after).filter(|after| !after.is_empty()),
+            limit: request.limit as usize,
+        };
+        let told = replication.told_conflicts(&query).await;
+        told.map(Response::new).map_err(|error| match error {
+            ReplicationError::BadToken { .. } => Status::invalid_argument(error.to_string()),
+            error => Status::unavailable(error.to_string()),
+        })
+    }
+
+    async fn boot(&self, request: Request<BootRequest>) -> Result<Response<BootReply>, Status> {
+        let (shown, request) = (Shown::of(&request), request.into_inner());
+        let peer = self.peer(&shown, request.caller.as_ref())?;
+        let remembered = (self.memory)(peer);
+        Ok(Response::new(BootReply {
+            wall: self.clock.wall().raw(),
+            remembered_boot_counter: remembered.map_or(0, |boot| boot.boot_counter),
+            remembered_incarnation: remembered.map_or(0, |boot| boot.incarnation.0),
+        }))
+    }
+}
+
+/// 16 bytes that name something: a node's start, an attempt.
+#[allow(clippy::result_large_err)] // tonic's own error type
+pub(crate) fn name_of(field: &'static str, bytes: &[u8]) -> Result<RequestId, Status> {
+    let bytes = <[u8; 16]>::try_from(bytes);
+    bytes.map(RequestId).map_err(|_| Status::invalid_argument(format!("{field}: 16 bytes are needed")))
 }
 
 fn stopping() -> Status {

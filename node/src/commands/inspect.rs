@@ -1,5 +1,6 @@
 //! `meridian replication explain`, `conflicts`, `parked list` and `parked retry`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -55,17 +56,21 @@ pub async fn replication_conflicts(connection: &ConnectionArgs, args: &Conflicts
         filter.push_str(&format!("&since_ms={}", now_ms.saturating_sub(age.as_millis() as u64)));
     }
     let mut after = args.after.clone();
-    let mut conflicts: Vec<Conflict> = Vec::new();
+    let (mut conflicts, mut not_asked): (Vec<Conflict>, BTreeSet<String>) = (Vec::new(), BTreeSet::new());
     loop {
         let wanted = (args.limit - conflicts.len()).min(CONFLICTS_PAGE_MAX);
         let from = after.as_ref().map_or(String::new(), |after| format!("&after={}", encode(after)));
         let path = format!("/admin/v1/replication/conflicts?limit={wanted}{filter}{from}");
         let page: ConflictPage = client.get(&path).await?;
         conflicts.extend(page.conflicts);
+        not_asked.extend(page.not_asked);
         after = page.next;
         if after.is_none() || conflicts.len() >= args.limit {
             break;
         }
+    }
+    for datacenter in not_asked {
+        eprintln!("{datacenter} could not be asked: what only it saw lose is missing here");
     }
     if let Some(next) = &after {
         eprintln!("{} are shown; go on with --after {next}", conflicts.len());

@@ -1,10 +1,17 @@
 //! Who calls: each request carries a `Caller`, which the served side checks before it looks at anything else.
 //!
-//! The certificate proves that a peer belongs to this cluster's authority; the caller says which node it is and
-//! which protocol it speaks. It does not authorise anything beyond that.
+//! The certificate proves that a peer belongs to this cluster's authority, and names its node; the caller says which node it
+//! is and which protocol it speaks, and `Members` demands that the two agree (rule 19). It does not authorise anything
+//! beyond that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use meridian_types::{ClusterId, DatacenterId, NodeId};
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 
 use crate::common::Caller;
 use crate::fields::{self, FieldError};
@@ -29,6 +36,10 @@ pub enum CallerError {
     OtherNode { ours: NodeId, wanted: u32 },
     #[error("the request comes from datacenter {theirs}, and only datacenter {ours}'s own nodes may ask this")]
     OtherDatacenter { ours: DatacenterId, theirs: DatacenterId },
+    #[error(
+        "the request says that it comes from node {node} of datacenter {datacenter}; its certificate is another one's"
+    )]
+    OtherCertificate { datacenter: DatacenterId, node: NodeId },
     #[error(transparent)]
     Field(#[from] FieldError),
 }
@@ -37,16 +48,54 @@ impl From<CallerError> for tonic::Status {
     fn from(error: CallerError) -> Self {
         match error {
             CallerError::Field(field) => field.into(),
+            CallerError::OtherCertificate { .. } => tonic::Status::permission_denied(error.to_string()),
             other => tonic::Status::failed_precondition(other.to_string()),
         }
     }
 }
 
 /// A node that a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer {
     pub datacenter: DatacenterId,
     pub node: NodeId,
+}
+
+/// The certificate that a request came over, which the handshake has verified; none where there was no TLS.
+#[derive(Debug, Clone)]
+pub struct Shown(Option<Arc<Vec<CertificateDer<'static>>>>);
+
+impl Shown {
+    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+        Self(request.peer_certs())
+    }
+}
+
+/// The nodes of the cluster, by the names in their certificates (`tls::server_name`). Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Members(Arc<BTreeMap<Peer, String>>);
+
+impl Members {
+    pub fn new(members: impl IntoIterator<Item = (Peer, String)>) -> Self {
+        Self(Arc::new(members.into_iter().collect()))
+    }
+
+    /// Whether the request came over the certificate of the node that it names. A node that is no member is none.
+    ///
+    /// # Errors
+    /// `OtherCertificate`.
+    pub fn check(&self, shown: &Shown, peer: Peer) -> Result<(), CallerError> {
+        let Peer { datacenter, node } = peer;
+        let refused = CallerError::OtherCertificate { datacenter, node };
+        let certificate = shown.0.as_ref().and_then(|chain| chain.first());
+        let (Some(certificate), Some(name)) = (certificate, self.0.get(&peer)) else { return Err(refused) };
+        let parsed = ParsedCertificate::try_from(certificate);
+        let name = ServerName::try_from(name.as_str());
+        match (parsed, name) {
+            (Ok(parsed), Ok(name)) if verify_server_name(&parsed, &name).is_ok() => Ok(()),
+            _ => Err(refused),
+        }
+    }
 }
 
 /// This node, as it introduces itself, and the check of those who introduce themselves to it.

@@ -63,6 +63,19 @@ pub fn channel(
     server_name: &str,
     timings: &LinkTimings,
 ) -> Result<Channel, ChannelError> {
+    Ok(endpoint(address, identity, server_name, timings)?.connect_lazy())
+}
+
+/// What `channel` dials, for whoever dials by another way than the machine's TCP: tests over a simulated network.
+///
+/// # Errors
+/// As `channel`.
+pub fn endpoint(
+    address: &str,
+    identity: &Identity,
+    server_name: &str,
+    timings: &LinkTimings,
+) -> Result<Endpoint, ChannelError> {
     let bad_address = |source| ChannelError::Address { address: address.to_owned(), source };
     let bad_tls = |source| ChannelError::Tls { server_name: server_name.to_owned(), source };
     let endpoint = Endpoint::from_shared(format!("https://{address}"))
@@ -78,7 +91,7 @@ pub fn channel(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADER_LIST_SIZE_MAX);
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint)
 }
 
 /// A raft client with the raised message limit. What it sends is limited by the server, whose refusal is plain, while

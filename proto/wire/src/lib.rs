@@ -19,8 +19,8 @@ pub mod limits;
 mod server;
 pub mod tls;
 
-pub use caller::{CallerError, LocalNode, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Peer};
-pub use channel::{ChannelError, LinkTimings, call, channel, raft_client, replication_client};
+pub use caller::{CallerError, LocalNode, Members, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Peer, Shown};
+pub use channel::{ChannelError, LinkTimings, call, channel, endpoint, raft_client, replication_client};
 pub use entries::{EntriesError, PackedEntries, pack_entries, unpack_entries};
 pub use fields::FieldError;
 pub use incoming::{Connection, Incoming, incoming, incoming_limited};

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
-use cluster::{Authority, NAME, Proxy, Served, local, serve, timings};
+use cluster::{Authority, CALLER_NAME, CERTIFIED, NAME, Proxy, Served, local, serve, timings};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -43,6 +43,20 @@ async fn a_node_of_the_cluster_is_served() {
     let client = client(&served, &authority.node("n2.dc-a.meridian"), NAME);
     let reply = exchange(&client, message(b"append")).await.unwrap();
     assert_eq!(&reply.body[..], b"append");
+}
+
+#[tokio::test]
+async fn a_caller_is_who_its_certificate_names() {
+    let authority = Authority::new();
+    let served = serve(&authority.node(NAME)).await;
+    let own = client(&served, &authority.node(CALLER_NAME), NAME);
+    assert!(exchange(&own, message(CERTIFIED)).await.is_ok());
+    for other in ["n3.dc-a.meridian", "n2.dc-b.meridian", NAME] {
+        let other = client(&served, &authority.node(other), NAME);
+        let refused = exchange(&other, message(CERTIFIED)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        assert!(refused.message().contains("node 7 of datacenter 2"), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -99,13 +99,20 @@ fn a_boot_counter_that_did_not_rise_is_refused() {
 #[test]
 fn a_peer_that_went_back_is_refused_until_it_has_a_new_incarnation() {
     let mut group = Group::new();
-    let peer = |boot_counter, incarnation| {
+    let start = |boot_counter, incarnation, session| {
+        let (datacenter, node, session) = (datacenter(1), NodeId(1), RequestId([session; 16]));
         let incarnation = Incarnation(incarnation);
-        Command::RegisterPeer(PeerRecord { datacenter: datacenter(1), boot_counter, incarnation })
+        Command::RegisterPeer(PeerRecord { datacenter, node, boot_counter, session, incarnation })
     };
+    let peer = |boot_counter, incarnation| start(boot_counter, incarnation, 1);
     group.apply(peer(5, 0));
     assert!(matches!(group.apply(peer(5, 0)), Response::PeerRegistered(_)), "it says hello on every connection");
     assert_eq!(group.refused(peer(4, 0)), Refusal::PeerWentBack { registered: 5 });
+    assert_eq!(
+        group.refused(start(5, 0, 2)),
+        Refusal::PeerWentBack { registered: 5 },
+        "another start under its number"
+    );
     assert!(matches!(group.apply(peer(4, 1)), Response::PeerRegistered(_)));
     assert_eq!(group.refused(peer(9, 0)), Refusal::PeerWentBack { registered: 4 });
 }
@@ -308,4 +315,31 @@ fn a_damaged_row_stops_the_group() {
     let result = group.machine.apply(&mut view, &Command::CloseRegistry { at: at(1) }.encode());
     assert!(matches!(result, Err(MachineError::Invariant(_))));
     assert!(matches!(group.machine.apply(&mut view, b"not a command"), Err(MachineError::Command(_))));
+}
+
+#[test]
+fn a_renewal_gives_up_open_volumes_and_skips_what_may_have_been_issued() {
+    let mut group = Group::new();
+    let open = group.volume(create("000", &[], &[], 5)).id;
+    group.apply(Command::OpenVolume { volume: open });
+    let sealed = group.volume(create("000", &[], &[], 6)).id;
+    group.apply(Command::BeginSeal { volume: sealed, epoch: Epoch(1) });
+    group.apply(Command::FinishSeal { volume: sealed, epoch: Epoch(2), length: 64 });
+    let renew = |incarnation| Command::Renew { node: NodeId(1), incarnation: Incarnation(incarnation) };
+    let before = group.registry().state;
+    assert_eq!(group.apply(renew(1)), Response::Renewed);
+    let registry = group.registry();
+    let given_up = registry.volume(open).unwrap();
+    assert_eq!((given_up.state, given_up.epoch), (VolumeState::Sealing, Epoch(2)));
+    assert_eq!(registry.volume(sealed).unwrap().state, VolumeState::Sealed);
+    assert!(
+        registry.state.next_volume > before.next_volume + 1000 && registry.state.next_key > before.next_key + (1 << 40)
+    );
+    assert_eq!(group.apply(renew(1)), Response::Renewed, "the same again");
+    assert_eq!(group.registry().state, registry.state);
+    assert_eq!(group.apply(renew(2)), Response::Renewed);
+    assert!(group.registry().state.next_volume > registry.state.next_volume);
+    let state = ControlState { next_key: u64::MAX - 2, ..group.registry().state };
+    group.kv.apply([(STATE_KEY.to_vec(), Some(Row::State(state).encode().into()))].into());
+    assert_eq!(group.refused(renew(3)), Refusal::IdsExhausted);
 }

@@ -26,6 +26,7 @@ fn rows() -> Vec<Row> {
             registry_closed: Timestamp::from_raw(300),
             boot_counter: 4,
             registry_version: 5,
+            renewed: Incarnation(1),
         }),
         Row::Node(NodeRecord { id: NodeId(1), info, boot_counter: 9, session: RequestId([7; 16]), draining: true }),
         Row::Volume(VolumeRecord {
@@ -48,7 +49,13 @@ fn rows() -> Vec<Row> {
             parked: 2,
             held: Some("gap".to_owned()),
         }),
-        Row::Peer(PeerRecord { datacenter: datacenter(2), boot_counter: 6, incarnation: Incarnation(1) }),
+        Row::Peer(PeerRecord {
+            datacenter: datacenter(2),
+            node: NodeId(1),
+            boot_counter: 6,
+            session: RequestId([7; 16]),
+            incarnation: Incarnation(1),
+        }),
         Row::Applied(Applied {
             source: datacenter(1),
             partitions: [(PartitionId(0), Timestamp::from_raw(12)), (PartitionId::CATALOG, Timestamp::from_raw(15))]
@@ -101,6 +108,7 @@ fn commands() -> Vec<Command> {
         },
         Command::AssignMirrors { volumes: vec![mirror.volume], node: mirror.node },
         Command::DrainNode { node: id, draining: true },
+        Command::Renew { node: id, incarnation: Incarnation(1) },
     ]
 }
 
@@ -119,7 +127,7 @@ fn golden_bytes() {
             "n\\x00\\x00\\x00\\x01",
             "v\\x00\\x00\\x02\\x03",
             "w\\x01",
-            "p\\x02",
+            "p\\x02\\x00\\x00\\x00\\x01",
             "a\\x01",
             "r\\x01\\x00\\x00\\x00\\x02",
             "m\\x00\\x00\\x02\\x01"
@@ -128,18 +136,18 @@ fn golden_bytes() {
 }
 
 const GOLDEN_ROWS: [&str; 8] = [
-    "0e010003808040ac0204058dff2d89",
+    "0e010003808040ac02040501068a419d",
     "0e01010103612d3102723106683a3930303006683a3930303106683a3930303206683a393030330907070707070707070707070707070707015999522b",
     "0e0102830403323030030201010104020102018020c8018edbe517",
     "0e0103010c0b0d02010367617097575696",
-    "0e0104020601422dadc9",
+    "0e010402010607070707070707070707070707070707016cfc2ce9",
     "0e01050102000cffff030fbed1b2f5",
     "0e010601020b020103676170f28ddc84",
     "0e010781040251d093fe",
 ];
-const GOLDEN_COMMANDS: [&str; 11] = [
+const GOLDEN_COMMANDS: [&str; 12] = [
     "0d01000103612d3102723106683a3930303006683a3930303106683a3930303206683a393030330907070707070707070707070707070707a9142335",
-    "0d0101020601d37d765b",
+    "0d010102010607070707070707070707070707070707017d667b4e",
     "0d010201808040d8f0384b",
     "0d010303323030010104020102c80109620e10",
     "0d0104830465676413",
@@ -149,6 +157,7 @@ const GOLDEN_COMMANDS: [&str; 11] = [
     "0d01080110010101030c0b0d020103676170010eb75dba46",
     "0d010901810402ad2f2476",
     "0d010a0101bc71f313",
+    "0d010b0101c2e3b2b6",
 ];
 
 fn hex(bytes: &[u8]) -> String {

@@ -65,6 +65,7 @@ fn config(boot_counter: u64) -> ControlConfig {
         members: BTreeSet::from([NODE]).into(),
         node_info: node_info(),
         boot_counter,
+        renewal: None,
         mirrors_to: vec![datacenter(3), datacenter(2)],
         code: code("200"),
         partitions: 4,

@@ -93,6 +93,7 @@ impl Stack {
                 bulk: String::new(),
             },
             boot_counter,
+            renewal: None,
             mirrors_to: Vec::new(),
             code,
             partitions: 4,

@@ -16,7 +16,7 @@ use meridian_wire::raft::{
     ReadViewRequest, SnapshotPiece,
 };
 use meridian_wire::tls::Identity;
-use meridian_wire::{LinkTimings, LocalNode, incoming, raft_server, server};
+use meridian_wire::{LinkTimings, LocalNode, Members, Shown, incoming, raft_server, server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// The node that is served.
 pub const NAME: &str = "n1.dc-a.meridian";
+/// The name in the certificate of the node that tests introduce themselves as.
+pub const CALLER_NAME: &str = "n2.dc-a.meridian";
+/// A body that the served node answers only to that certificate.
+pub const CERTIFIED: &[u8] = b"certified";
 /// A body that the served node never answers.
 pub const NEVER_ANSWERED: &[u8] = b"never answered";
 
@@ -97,8 +101,11 @@ struct Echo(Arc<AtomicU64>);
 impl Raft for Echo {
     async fn exchange(&self, request: Request<RaftMessage>) -> Result<Response<RaftReply>, Status> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        let message = request.into_inner();
-        local().check_raft(message.caller.as_ref(), message.to).map_err(Status::from)?;
+        let (shown, message) = (Shown::of(&request), request.into_inner());
+        let peer = local().check_raft(message.caller.as_ref(), message.to).map_err(Status::from)?;
+        if message.body == CERTIFIED {
+            Members::new([(peer, CALLER_NAME.to_owned())]).check(&shown, peer).map_err(Status::from)?;
+        }
         if message.body == NEVER_ANSWERED {
             std::future::pending::<()>().await;
         }
