@@ -107,6 +107,9 @@ impl Replication {
                 Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), length, "a proxied read has the wrong length"),
                 Err(BulkError::Status { status: StatusCode::NOT_FOUND, .. }) => {}
                 Err(error) => {
+                    if let Holder::Here(sibling) = holder {
+                        sibling.failed();
+                    }
                     unreachable.push((holder.name(), error.to_string()));
                 }
             }
@@ -158,14 +161,14 @@ impl Holder<'_> {
 
 impl Replication {
     /// Nodes of this datacenter that hold the volume, then those of the other datacenters: the owner's primary first, and
-    /// datacenters that do not answer last. These are still asked, but nobody waits for them first. A node that does not
-    /// hold it says so at once.
+    /// datacenters and nodes that do not answer last. These are still asked, but nobody waits for them first. A node that
+    /// does not hold it says so at once.
     fn holders(&self, fid: Fid) -> VecDeque<Holder<'_>> {
         let inner = &self.inner;
         let volume = inner.control.volume(fid.volume);
         let replicas = volume.iter().flat_map(|volume| inner.siblings.holders(volume));
         let mirror = inner.control.mirror_node(fid.volume).and_then(|node| inner.siblings.get(node));
-        let here = replicas.chain(mirror).map(|sibling| Holder::Here(sibling));
+        let (silent, answering): (Vec<_>, Vec<_>) = replicas.chain(mirror).partition(|sibling| sibling.is_failing());
         let mut others: Vec<&Arc<Source>> = inner.sources.values().collect();
         others.sort_by_cached_key(|source| {
             let failing = matches!(source.facts.lock().blob_lane, LaneState::Failing { .. });
@@ -177,7 +180,9 @@ impl Replication {
             links.sort_by_key(|link| Some(link.node) != primary);
             links.into_iter().map(move |link| Holder::There(source, link))
         });
-        here.chain(there).collect()
+        let answering = answering.into_iter().map(|sibling| Holder::Here(sibling));
+        let silent = silent.into_iter().map(|sibling| Holder::Here(sibling));
+        answering.chain(there).chain(silent).collect()
     }
 
     async fn fence_at(

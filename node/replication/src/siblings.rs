@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meridian_control::VolumeRecord;
 use meridian_types::{DatacenterName, FileGeneration, NodeId, NodeName, Timestamp, VolumeId};
@@ -39,6 +40,8 @@ pub struct Sibling {
     channel: Channel,
     /// What lies there, once it has said so.
     volumes: Mutex<Option<BTreeMap<VolumeId, NodeVolume>>>,
+    /// The last question was not answered: reads ask others first. The next answer that `follow` gets ends it.
+    failing: AtomicBool,
 }
 
 impl Sibling {
@@ -49,6 +52,14 @@ impl Sibling {
     /// How far its file of a volume is; None before it was heard, or without such a file.
     pub fn volume(&self, volume: VolumeId) -> Option<NodeVolume> {
         self.volumes.lock().as_ref()?.get(&volume).copied()
+    }
+
+    pub fn failed(&self) {
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Whether it has been heard since this node started.
@@ -76,7 +87,7 @@ impl Siblings {
                 let channel = channel(&node.grpc, identity, &name, timings)?;
                 let bulk = Arc::new(BulkClient::new(node.bulk.clone(), name, identity, timings.connect_timeout)?);
                 let (name, volumes) = (node.name.clone(), Mutex::default());
-                Ok((node.node, Arc::new(Sibling { name, bulk, channel, volumes })))
+                Ok((node.node, Arc::new(Sibling { name, bulk, channel, volumes, failing: AtomicBool::new(false) })))
             })
             .collect::<Result<_, ReplicationError>>()?;
         Ok(Self(siblings))
@@ -117,6 +128,7 @@ pub(crate) async fn follow(inner: Arc<Inner>, sibling: Arc<Sibling>) {
             match reply.map_err(|status| reason_of(&status)).and_then(|reply| check(&reply).map(|v| (reply, v))) {
                 Ok((reply, volumes)) => {
                     (known_version, pause) = (reply.version, limits.backoff_min);
+                    sibling.failing.store(false, Ordering::Relaxed);
                     let changed = sibling.volumes.lock().replace(volumes.clone()) != Some(volumes);
                     if changed {
                         inner.volumes_moved.send_modify(|version| *version += 1);
@@ -126,6 +138,7 @@ pub(crate) async fn follow(inner: Arc<Inner>, sibling: Arc<Sibling>) {
                 Err(reason) => reason,
             };
         tracing::debug!(node = %sibling.name, reason, "a node of this datacenter does not say what it has");
+        sibling.failed();
         known_version = 0; // versions of another life of the node say nothing
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(limits.backoff_max);
