@@ -14,7 +14,6 @@ mod init;
 mod lifecycle;
 mod links;
 mod pki;
-mod replica_directory;
 mod server;
 mod signals;
 mod users;

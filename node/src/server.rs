@@ -40,7 +40,6 @@ use crate::config::{Datacenter, LimitsSection, Member, NodeConfig};
 use crate::identity::Identity;
 use crate::lifecycle;
 use crate::links::DatacenterLinks;
-use crate::replica_directory::ControlDirectory;
 use crate::users::Users;
 
 /// How long `wait_ready` pauses between two looks.
@@ -138,15 +137,13 @@ impl RunningNode {
         let liveness = liveness(&config, &gossip);
         let control_config =
             ControlConfig { renewal, ..control_config(&config, members, identity.boot_counter(), liveness) };
-        let control =
-            Control::start(control_config, Arc::clone(&host), Arc::clone(&clock), Arc::clone(&volumes)).await?;
+        let control = Control::start(control_config, Arc::clone(&host), Arc::clone(&clock), replicas.clone()).await?;
         if let Some(incarnation) = renewal {
             meta.raise_incarnation(incarnation, RENEWAL_WAIT_MAX)
                 .await
                 .context("start a new incarnation of the log")?;
             identity.renewed()?;
         }
-        replicas.attach(Arc::new(ControlDirectory::new(control.clone(), config.datacenter.name.clone())));
         let replication = Replication::start(
             replication_config,
             &tls,

@@ -47,6 +47,8 @@ pub enum ControlError {
     Clock { reason: String },
     #[error("a volume file: {0}")]
     Volume(#[from] meridian_volume::VolumeError),
+    #[error("a replica: {0}")]
+    Replica(meridian_replica::ReplicaError),
     #[error("the control group's state is damaged: {reason}")]
     Damaged { reason: String },
     #[error("control is stopped")]

@@ -7,10 +7,12 @@
 //! never issued twice (rule 3); watermarks only move forward; a boot counter that went back is refused (rule 7).
 
 mod command;
+mod directory;
 mod error;
 mod keys;
 mod liveness;
 mod machine;
+mod place;
 mod proposing;
 mod records;
 mod registry;

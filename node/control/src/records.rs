@@ -75,7 +75,7 @@ impl PeerRecord {
 }
 
 /// The life of a volume. It takes appends only while it is `Open`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum VolumeState {
     /// Registered; its files are being made. A missing file may be created, and only in this state.
     Creating,
@@ -102,6 +102,13 @@ pub struct VolumeRecord {
     pub sealed_length: Option<u64>,
     /// Every needle in it is stamped above this, and this is above every registry close before it (rule 13).
     pub created: Timestamp,
+}
+
+impl VolumeRecord {
+    /// The nodes that hold it in this datacenter, the primary first.
+    pub fn replicas(&self) -> impl Iterator<Item = NodeId> {
+        std::iter::once(self.primary).chain(self.secondaries.iter().copied())
+    }
 }
 
 /// What this datacenter has of another, as committed: only forward (rules 13, 27).

@@ -12,19 +12,21 @@ use std::time::Duration;
 
 use meridian_env::{HybridClock, entropy};
 use meridian_raft::{ForwardHandler, GroupMembers, Leadership, RaftHost};
+use meridian_replica::Replicas;
 use meridian_store::GroupId;
 use meridian_types::{
     DatacenterId, DatacenterName, Fid, Incarnation, NeedleKey, NodeId, ReplicaCode, Timestamp, VolumeId,
 };
-use meridian_volume::VolumeSet;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::directory::Directory;
 use crate::keys::KeyLeases;
+use crate::place::Place;
 use crate::proposing::{CommandsOfOthers, Proposing, senseless};
-use crate::registry::RegistryCache;
+use crate::registry::{Registry, RegistryCache};
 use crate::writable::Writable;
 use crate::{
     Command, ControlError, ControlMachine, HELD_REASON_LENGTH_MAX, KEYS_IN_LEASE_MAX, Liveness, MIRRORS_IN_COMMAND_MAX,
@@ -72,7 +74,7 @@ pub struct Control {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     config: ControlConfig,
     proposing: Arc<Proposing>,
     writable: Writable,
@@ -90,7 +92,7 @@ struct Inner {
 
 impl Control {
     /// Starts the group, registers the node with its boot counter (rule 7), leases a key range and has the volumes of
-    /// the default code ready. A code that can't be met, or a full disk, does not fail the start: `lease_volume` says so.
+    /// the default code ready. `replicas` are attached to the registry. A code that can't be met, or a full disk, does not fail the start: `lease_volume` says so.
     ///
     /// # Errors
     /// `BootCounterWentBack` or `RegistryWentBack` when a disk went back in time; `Unavailable` without a leader in time.
@@ -98,7 +100,7 @@ impl Control {
         config: ControlConfig,
         host: Arc<RaftHost>,
         clock: Arc<HybridClock>,
-        volumes: Arc<VolumeSet>,
+        replicas: Replicas,
     ) -> Result<Control, ControlError> {
         let machine = Arc::new(ControlMachine { datacenter: config.datacenter });
         let started = host.start_group(GroupId::CONTROL, machine, config.members.clone()).await;
@@ -114,7 +116,8 @@ impl Control {
         let proposing = Arc::new(Proposing { group, route, clock, cache, leadership, node, wait });
         let members = config.mirrors_to.iter().copied().chain([config.datacenter]).collect();
         let datacenter = (config.datacenter, config.datacenter_name.clone());
-        let writable = Writable::new(datacenter, config.node, members, config.code, proposing.clone(), volumes);
+        let place = Place::new(datacenter, config.node, members, config.liveness.clone());
+        let writable = Writable::new(place, config.code, proposing.clone(), replicas.clone());
         let (stop, stopping) = watch::channel(false);
         let inner = Arc::new(Inner {
             config,
@@ -128,6 +131,8 @@ impl Control {
             tasks: Mutex::default(),
             _commands: commands,
         });
+        let control = Arc::downgrade(&inner);
+        replicas.attach(Arc::new(Directory { control, datacenter: inner.config.datacenter_name.clone() }));
         inner.join().await?;
         let maintenance = maintain(Arc::downgrade(&inner), inner.wake.clone(), stopping.clone());
         let following = follow(Arc::downgrade(&inner), inner.proposing.group.applied(), stopping);
@@ -160,8 +165,7 @@ impl Control {
     /// An append to the volume failed or it is full: it is leased no more as of now, and sealed in the background.
     /// A volume that is not in use here is left as it is.
     pub async fn report_failed(&self, volume: VolumeId) {
-        self.inner.writable.retire(volume);
-        self.inner.wake.notify_one();
+        self.inner.report_failed(volume);
     }
 
     /// Every volume of this datacenter, by id.
@@ -356,6 +360,15 @@ impl Control {
 }
 
 impl Inner {
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.proposing.cache.get()
+    }
+
+    pub(crate) fn report_failed(&self, volume: VolumeId) {
+        self.writable.retire(volume);
+        self.wake.notify_one();
+    }
+
     /// The order of a start: lead, register, check the files, and only then lease and create.
     async fn join(&self) -> Result<(), ControlError> {
         self.proposing.led(Duration::from_millis(self.config.join_wait_ms_max)).await?;
@@ -440,10 +453,14 @@ impl Inner {
         if !self.proposing.is_led() {
             return;
         }
+        if self.proposing.leadership.borrow().serving {
+            self.writable.retire_orphans();
+        }
         self.writable.seal_retired().await;
         if let Err(error) = self.writable.grow_all().await {
             tracing::warn!(%error, "no further volume is ready");
         }
+        self.writable.reconcile().await;
         let wants_keys = self.keys.lock().wants_more();
         if wants_keys && let Err(error) = self.lease_keys().await {
             tracing::warn!(%error, "no needle keys in reserve");

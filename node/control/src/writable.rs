@@ -1,36 +1,51 @@
-//! The volumes that this node may append to, grown ahead of need, and the ones that it retires.
+//! The volumes that this node writes to, grown ahead of need, and the ones that it retires.
 //!
 //! What it is for: `lease_volume` without a round trip, the files of volumes that were registered for this node, and
-//! the sealing of full and failed ones. What it does not do: append; decide where copies go (`topology` does).
+//! the sealing of full and failed ones. What it does not do: append; decide where copies go (`place` and `topology` do).
 //!
-//! Invariants: a volume is writable here only once its registration and its `OpenVolume` are committed and its file is
+//! The primary of a volume is this node wherever the code can be met around it; else the volume is one that another node
+//! leads, and appends go there. The leader of the control group also ends replicated volumes whose primary is gone.
+//!
+//! Invariants: a volume is writable here only once its registration and its `OpenVolume` are committed and its files are
 //! there (rule 13); a file is created only for a volume that is still `Creating`, never in place of one that was lost; a
 //! retired volume never becomes writable again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use meridian_topology::{Node, Policy, Tree};
-use meridian_types::{DatacenterId, DatacenterName, NodeId, ReplicaCode, VolumeId};
-use meridian_volume::{VolumeHeader, VolumeSet};
+use futures::future::join_all;
+use meridian_replica::{PeerError, Refusal as PeerRefusal, ReplicaError, Replicas};
+use meridian_topology::Policy;
+use meridian_types::{NodeId, ReplicaCode, VolumeId};
+use meridian_volume::VolumeSet;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use crate::directory::placement;
+use crate::place::Place;
 use crate::proposing::Proposing;
-use crate::registry::Registry;
 use crate::{Command, ControlError, VolumeRecord, VolumeState};
 
 /// Open volumes that are kept ready for each code in use: one to write, one to take over when it fills or fails.
 pub const VOLUMES_OPEN_TARGET: usize = 2;
 
+/// Tries to make the files of one volume, or to place it, before a writer is told that there is none.
+const PLACE_ATTEMPTS_MAX: usize = 4;
+/// A node that was not yet told of a new volume is asked again after this pause, for so long.
+const TOLD_PAUSE: Duration = Duration::from_millis(20);
+const TOLD_WAIT: Duration = Duration::from_secs(3);
+/// Silent for so long, a primary has its replicated volumes sealed by the leader.
+const ORPHANED_AFTER: Duration = Duration::from_secs(5);
+
 pub(crate) struct Writable {
-    pub(crate) datacenter: DatacenterId,
-    pub(crate) datacenter_name: DatacenterName,
-    pub(crate) node: NodeId,
-    /// All member datacenters.
-    pub(crate) members: BTreeSet<DatacenterId>,
-    pub(crate) proposing: Arc<Proposing>,
-    pub(crate) files: Arc<VolumeSet>,
+    place: Place,
+    proposing: Arc<Proposing>,
+    replicas: Replicas,
+    files: Arc<VolumeSet>,
     hand: Mutex<Hand>,
+    /// Since when nodes have been silent, as this node's leader saw it.
+    silent: Mutex<BTreeMap<NodeId, Instant>>,
     /// One grower at a time, so that many waiting writers make one volume.
     growing: tokio::sync::Mutex<()>,
 }
@@ -51,22 +66,26 @@ impl Hand {
 }
 
 impl Writable {
-    pub(crate) fn new(
-        (datacenter, datacenter_name): (DatacenterId, DatacenterName),
-        node: NodeId,
-        members: BTreeSet<DatacenterId>,
-        code: ReplicaCode,
-        proposing: Arc<Proposing>,
-        files: Arc<VolumeSet>,
-    ) -> Self {
+    pub(crate) fn new(place: Place, code: ReplicaCode, proposing: Arc<Proposing>, replicas: Replicas) -> Self {
         let hand = Hand { open: BTreeMap::from([(code, Vec::new())]), retiring: BTreeSet::new() };
-        let (hand, growing) = (Mutex::new(hand), tokio::sync::Mutex::default());
-        Self { datacenter, datacenter_name, node, members, proposing, files, hand, growing }
+        let (hand, silent, growing) = (Mutex::new(hand), Mutex::default(), tokio::sync::Mutex::default());
+        let files = Arc::clone(replicas.volumes());
+        Self { place, proposing, replicas, files, hand, silent, growing }
     }
 
-    /// The volume to write now.
+    /// The volume to write now: open, with all its nodes there as far as is known.
     pub(crate) fn first(&self, code: ReplicaCode) -> Option<VolumeId> {
-        self.hand.lock().open.get(&code)?.first().copied()
+        let hand = self.hand.lock();
+        let open = hand.open.get(&code)?;
+        if code.other_racks() == 0 && code.same_rack() == 0 {
+            return open.first().copied();
+        }
+        let registry = self.proposing.cache.get();
+        let is_usable = |volume: &&VolumeId| {
+            let record = registry.volume(**volume);
+            record.is_some_and(|record| record.state == VolumeState::Open && self.place.can_append(record))
+        };
+        open.iter().find(is_usable).copied()
     }
 
     /// Makes the volume to write now, unless somebody else just did.
@@ -76,14 +95,61 @@ impl Writable {
         self.first(code).ok_or_else(|| ControlError::NoWritableVolume { code, reason: reason() })
     }
 
-    /// Takes a volume out of use at once; `seal_retired` does the rest.
+    /// Takes a volume out of use at once; `seal_retired` does the rest. With one other replica it is clear which node
+    /// failed: it is passed over until gossip has had time to see it.
     pub(crate) fn retire(&self, volume: VolumeId) {
+        if let Some(record) = self.proposing.cache.get().volume(volume) {
+            let mut others = record.replicas().filter(|node| *node != self.place.node);
+            if let (Some(other), None) = (others.next(), others.next()) {
+                self.place.suspect(other);
+            }
+        }
         let mut hand = self.hand.lock();
         for volumes in hand.open.values_mut() {
             if let Some(place) = volumes.iter().position(|other| *other == volume) {
                 volumes.remove(place);
                 hand.retiring.insert(volume);
                 return;
+            }
+        }
+    }
+
+    /// For the leader: replicated volumes whose primary has been silent for long are to be sealed by the others. One with a
+    /// single replica waits for its node: nobody else has its bytes.
+    pub(crate) fn retire_orphans(&self) {
+        let registry = self.proposing.cache.get();
+        let mut silent = self.silent.lock();
+        silent.retain(|node, _| !self.place.liveness.is_live(*node));
+        for node in registry.nodes.iter().map(|node| node.id) {
+            if node != self.place.node && !self.place.liveness.is_live(node) {
+                silent.entry(node).or_insert_with(Instant::now);
+            }
+        }
+        let is_orphan = |record: &&VolumeRecord| {
+            let since = silent.get(&record.primary);
+            record.state != VolumeState::Sealed
+                && !record.secondaries.is_empty()
+                && since.is_some_and(|since| since.elapsed() >= ORPHANED_AFTER)
+        };
+        let orphans: Vec<VolumeId> = registry.volumes.iter().filter(is_orphan).map(|record| record.id).collect();
+        drop(silent);
+        let mut hand = self.hand.lock();
+        for volume in orphans {
+            hand.open.values_mut().for_each(|volumes| volumes.retain(|other| *other != volume));
+            hand.retiring.insert(volume);
+        }
+    }
+
+    /// Brings the replicas on this node to what the registry says of sealed volumes (rule 2).
+    pub(crate) async fn reconcile(&self) {
+        let registry = self.proposing.cache.get();
+        for record in registry.volumes.iter().filter(|record| record.state == VolumeState::Sealed) {
+            let is_secondary = record.secondaries.contains(&self.place.node);
+            if !is_secondary || self.files.state(record.id).is_some_and(|status| status.sealed) {
+                continue;
+            }
+            if let Err(error) = self.replicas.reconcile(record.id).await {
+                tracing::warn!(volume = %record.id, %error, "a replica is not complete yet");
             }
         }
     }
@@ -111,17 +177,51 @@ impl Writable {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Makes volumes of `code` until `target` are open, first those that are registered already.
+    /// Makes volumes of `code` until `target` can be written to, first those that are registered already.
     async fn grow(&self, code: ReplicaCode, target: usize) -> Result<(), ControlError> {
         let _growing = self.growing.lock().await;
         self.adopt().await?;
-        loop {
-            if self.hand.lock().open.get(&code).map_or(0, Vec::len) >= target {
-                return Ok(());
+        let mut attempts = 0;
+        while self.usable_count(code) < target {
+            let record = match self.another_nodes(code) {
+                Some(record) => {
+                    self.add(&record);
+                    continue;
+                }
+                None => self.register(code).await?,
+            };
+            attempts += 1;
+            match self.make(&record).await {
+                Ok(()) => attempts = 0,
+                // Another set of nodes may do it; the files that were made are ended.
+                Err(error) if attempts < PLACE_ATTEMPTS_MAX && !record.secondaries.is_empty() => {
+                    tracing::warn!(volume = %record.id, %error, "a volume could not be made; trying elsewhere");
+                    self.hand.lock().retiring.insert(record.id);
+                }
+                Err(error) => return Err(error),
             }
-            let record = self.register(code).await?;
-            self.make(&record).await?;
         }
+        Ok(())
+    }
+
+    fn usable_count(&self, code: ReplicaCode) -> usize {
+        let registry = self.proposing.cache.get();
+        let hand = self.hand.lock();
+        let records = hand.open.get(&code).into_iter().flatten().filter_map(|volume| registry.volume(*volume));
+        records.filter(|record| record.state == VolumeState::Open && self.place.can_append(record)).count()
+    }
+
+    /// An open volume that another node leads, for a code that can't be met around this one.
+    fn another_nodes(&self, code: ReplicaCode) -> Option<VolumeRecord> {
+        let registry = self.proposing.cache.get();
+        let set = self.place.select(&registry, code).ok()?;
+        if set.primary == self.place.node {
+            return None;
+        }
+        let hand = self.hand.lock();
+        let open = registry.volumes.iter().filter(|record| record.code == code && record.state == VolumeState::Open);
+        let mut fitting = open.filter(|record| !hand.holds(record.id) && self.place.can_append(record));
+        fitting.next().cloned()
     }
 
     /// Takes every volume of this node that the registry knows to where its state says it belongs. A cancelled or failed
@@ -129,10 +229,22 @@ impl Writable {
     async fn adopt(&self) -> Result<(), ControlError> {
         let registry = self.proposing.cache.get();
         let mut unmade = None;
-        for record in registry.primaries_of(self.node) {
+        for volumes in self.hand.lock().open.values_mut() {
+            // Another node may have ended one.
+            volumes.retain(|volume| registry.volume(*volume).is_some_and(|record| record.state <= VolumeState::Open));
+        }
+        for record in registry.primaries_of(self.place.node) {
             let in_hand = self.hand.lock().holds(record.id);
             match record.state {
-                VolumeState::Creating => unmade = self.make(record).await.err().or(unmade),
+                VolumeState::Creating if in_hand => {}
+                VolumeState::Creating => match self.make(record).await {
+                    Ok(()) => {}
+                    Err(error) if record.secondaries.is_empty() => unmade = unmade.or(Some(error)),
+                    Err(error) => {
+                        tracing::warn!(volume = %record.id, %error, "a volume could not be made");
+                        self.hand.lock().retiring.insert(record.id);
+                    }
+                },
                 VolumeState::Open if in_hand => {}
                 VolumeState::Open => match self.files.state(record.id) {
                     Some(status) if !status.sealed && !status.fenced && status.failed.is_none() => self.add(record),
@@ -165,17 +277,17 @@ impl Writable {
         }
     }
 
-    /// Registers a volume of `code` whose primary is this node.
+    /// Registers a volume of `code`, led by this node if it can be.
     async fn register(&self, code: ReplicaCode) -> Result<VolumeRecord, ControlError> {
         let registry = self.proposing.cache.get();
-        let policy = Policy::new(code, 0);
-        let set = policy.select_local(&self.tree(&registry)?, self.datacenter, Some(self.node))?;
-        if !set.secondaries.is_empty() {
-            // Appends go to one replica yet; a code that promises more in this datacenter is refused, not degraded.
-            let reason = "copies on other nodes of the datacenter are not written yet".to_owned();
-            return Err(ControlError::NoWritableVolume { code, reason });
-        }
-        let mirrors = policy.select_mirrors(&self.members, self.datacenter, registry.state.next_volume)?;
+        let set =
+            self.place.select(&registry, code).map_err(|missing| match self.place.could_meet(&registry, code) {
+                // With every node there it could: it is worth asking again.
+                true => ControlError::NoWritableVolume { code, reason: missing.to_string() },
+                false => missing.into(),
+            })?;
+        let (owner, policy) = (self.place.datacenter.0, Policy::new(code, 0));
+        let mirrors = policy.select_mirrors(&self.place.members, owner, registry.state.next_volume)?;
         let command = |created| Command::CreateVolume {
             code,
             primary: set.primary,
@@ -186,17 +298,33 @@ impl Writable {
         self.proposing.propose_stamped(command).await
     }
 
-    /// Makes the file of a registered volume and opens it for appends.
+    /// Makes the files of a registered volume on all its nodes and opens it for appends.
     async fn make(&self, record: &VolumeRecord) -> Result<(), ControlError> {
-        let VolumeRecord { id: volume, generation, epoch, code, .. } = *record;
+        let volume = record.id;
         self.proposing.clock.observe(record.created); // rule 13: before its first needle is stamped
-        let files = self.files.clone();
-        let header = VolumeHeader { volume, generation, epoch, code };
-        let made = tokio::task::spawn_blocking(move || files.create(header)).await;
-        made.map_err(|_| ControlError::Stopped)??;
+        let made = join_all(record.replicas().map(|node| self.make_on(record, node))).await;
+        made.into_iter().collect::<Result<Vec<()>, ControlError>>()?;
         let record = self.proposing.propose_volume(Command::OpenVolume { volume }).await?;
         self.add(&record);
         Ok(())
+    }
+
+    async fn make_on(&self, record: &VolumeRecord, node: NodeId) -> Result<(), ControlError> {
+        let (placement, deadline) = (placement(record), Instant::now() + TOLD_WAIT);
+        loop {
+            match self.replicas.create_on(&placement, node).await {
+                Ok(()) => return Ok(()),
+                Err(ReplicaError::Peer(PeerError::Refused { refusal: PeerRefusal::NoSuchVolume(_), .. }))
+                    if Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(TOLD_PAUSE).await; // it has not applied the registration yet
+                }
+                Err(error) => {
+                    self.place.suspect(node);
+                    return Err(replica_error(error));
+                }
+            }
+        }
     }
 
     async fn seal(&self, volume: VolumeId) -> Result<(), ControlError> {
@@ -209,35 +337,39 @@ impl Writable {
             }
             VolumeState::Sealing | VolumeState::Sealed => record.clone(),
         };
-        // Rule 1: the replica makes the new epoch durable, refusing appends under the old one, and only then says how
-        // long it is; the registry decides the length; then the replica ends there.
+        // Rule 1: each replica makes the new epoch durable, refusing appends under the old one, and only then says how
+        // long it is; the registry decides the length; then the replicas end there.
         let epoch = record.epoch;
+        let is_sole = record.secondaries.is_empty() && record.primary == self.place.node;
         let length = match record.sealed_length {
             Some(length) => length,
             None => {
-                let length = self.files.fence(volume, epoch).await?;
-                self.proposing.propose_volume(Command::FinishSeal { volume, epoch, length }).await?;
-                length
+                let length = match is_sole {
+                    true => self.files.fence(volume, epoch).await?,
+                    false => self.replicas.seal(volume, epoch, 0).await.map_err(replica_error)?.length,
+                };
+                let command = Command::FinishSeal { volume, epoch, length };
+                let sealed = self.proposing.propose_volume(command).await?;
+                sealed.sealed_length.unwrap_or(length)
             }
         };
-        Ok(self.files.seal_at(volume, epoch, length).await?)
-    }
-
-    /// This datacenter as placement sees it. Registered nodes count as live until gossip says more.
-    fn tree(&self, registry: &Registry) -> Result<Tree, ControlError> {
-        let mut tree = Tree::default();
-        tree.add_datacenter(self.datacenter, self.datacenter_name.clone());
-        for node in &registry.nodes {
-            tree.add_node(self.datacenter, &node.info.rack, node.id, Node { live: true, free_bytes: 0 })?;
+        if is_sole {
+            return Ok(self.files.seal_at(volume, epoch, length).await?);
         }
-        Ok(tree)
+        for (node, reason) in self.replicas.end(volume).await.map_err(replica_error)? {
+            tracing::info!(%volume, %node, reason, "a replica does not end yet; it will by itself");
+        }
+        if record.primary == self.place.node {
+            self.replicas.reconcile(volume).await.map_err(replica_error)?;
+        }
+        Ok(())
     }
 
     /// Rules 3, 7: a file of ours that the registry does not account for means that the registry went back in time, and
     /// would issue ids and offsets again. Call before anything is created.
     pub(crate) fn check_files(&self) -> Result<(), ControlError> {
         let registry = self.proposing.cache.get();
-        let own = |volume: VolumeId| volume.datacenter() == self.datacenter;
+        let own = |volume: VolumeId| volume.datacenter() == self.place.datacenter.0;
         for status in self.files.states().into_iter().filter(|status| !status.mirror && own(status.header.volume)) {
             let volume = status.header.volume;
             let reason = match registry.volume(volume) {
@@ -249,5 +381,12 @@ impl Writable {
             return Err(ControlError::RegistryWentBack { volume, reason });
         }
         Ok(())
+    }
+}
+
+fn replica_error(error: ReplicaError) -> ControlError {
+    match error {
+        ReplicaError::Volume(error) => ControlError::Volume(error),
+        error => ControlError::Replica(error),
     }
 }

@@ -282,6 +282,9 @@ fn control_error(error: ControlError) -> ObjectError {
         ControlError::Placement(error) => {
             ObjectError::InvalidArgument { argument: "replication", reason: error.to_string() }
         }
+        ControlError::NoWritableVolume { code, reason } => {
+            ObjectError::unavailable(format!("no volume of code {code} takes bytes now: {reason}"))
+        }
         error => {
             tracing::error!(%error, "no volume for the bytes");
             ObjectError::unavailable("no volume takes bytes now")

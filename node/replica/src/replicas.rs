@@ -163,16 +163,23 @@ impl Replicas {
     /// # Errors
     /// That of the first node that has none.
     pub async fn create(&self, placement: &Placement) -> Result<(), ReplicaError> {
-        let Inner { peers, config, .. } = &*self.inner;
         for node in placement.replicas() {
-            if node == config.local.node {
-                self.inner.create_here(placement).await?;
-            } else {
-                let deadline = config.timings.call_max;
-                peers.ask_for::<()>(node, placement, Verb::Create, &[], deadline).await?;
-            }
+            self.create_on(placement, node).await?;
         }
         Ok(())
+    }
+
+    /// Makes the file of a volume that is still being created on one of its nodes; durable on return. May be repeated.
+    ///
+    /// # Errors
+    /// Why there is none; `NoSuchVolume` of a peer that has not yet heard of the registration.
+    pub async fn create_on(&self, placement: &Placement, node: NodeId) -> Result<(), ReplicaError> {
+        let Inner { peers, config, .. } = &*self.inner;
+        if node == config.local.node {
+            return Ok(self.inner.create_here(placement).await?);
+        }
+        let deadline = config.timings.call_max;
+        Ok(peers.ask_for::<()>(node, placement, Verb::Create, &[], deadline).await?)
     }
 }
 

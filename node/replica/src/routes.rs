@@ -4,6 +4,7 @@
 //! bodies are bounded, each and all together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -28,6 +29,10 @@ use crate::secondary_replica::Asked;
 
 /// Largest range of a volume in one answer.
 const RANGE_SIZE_MAX: u64 = 2 * meridian_volume::NEEDLE_SPAN_MAX;
+
+/// How long an append waits until this node has applied that its volume is open, and how often it looks.
+const OPENED_WAIT: Duration = Duration::from_secs(1);
+const OPENED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Answers a request of the bulk port whose caller showed this certificate.
 pub type PeerHandler = Arc<
@@ -195,12 +200,23 @@ impl Inner {
         if !matches!(status.role, ReplicaRole::Sole | ReplicaRole::Primary) {
             return Err(Refusal::NotPrimary(self.config.local.node));
         }
+        self.opened(call).await;
         let appended = replicas.append(call.volume, key, cookie, data).await.map_err(|error| match error {
             ReplicaError::Volume(error) => Refusal::from(&error),
             error if error.take_another() => Refusal::TakeAnother(error.to_string()),
             error => Refusal::Failed(error.to_string()),
         })?;
         json_of(&AppendedAnswer { end_offset: appended.end_offset, stamp: appended.stamp.raw() })
+    }
+
+    /// The caller's registry may be ahead of ours: a volume that is just being opened gets a moment.
+    async fn opened(&self, call: &Call) {
+        let deadline = tokio::time::Instant::now() + OPENED_WAIT;
+        while self.peers.placement(call.volume).is_some_and(|placement| placement.stage == Stage::Creating)
+            && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(OPENED_PAUSE).await;
+        }
     }
 
     fn unread(&self, fid: Fid, error: &VolumeError) -> Refusal {

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use meridian_replicator::{RegistryReport, VolumeReport};
 use meridian_types::{DatacenterId, Epoch, FileGeneration, NodeId, ReplicaCode, Timestamp, VolumeId};
@@ -235,6 +236,7 @@ fn start_fetch(
             volume: volume.id,
             generation: volume.generation,
             primary: volume.primary,
+            unanswered: AtomicUsize::new(0),
         };
         fetches.spawn(fetch.run(have));
     }

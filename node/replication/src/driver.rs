@@ -138,7 +138,7 @@ impl Replication {
             tasks.spawn(follow_reports(Arc::clone(&inner)));
         }
         tasks.spawn(follow_own_volumes(Arc::clone(&inner)));
-        for sibling in inner.siblings.iter().filter(|_| !inner.sources.is_empty()) {
+        for sibling in inner.siblings.iter() {
             tasks.spawn(siblings::follow(Arc::clone(&inner), Arc::clone(sibling)));
         }
         tasks.spawn(stable::run(Arc::clone(&inner)));

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use meridian_types::{FileGeneration, NodeId, VolumeId};
@@ -102,8 +103,10 @@ pub(crate) struct MirrorFetch {
     pub targets: Targets,
     pub volume: VolumeId,
     pub generation: FileGeneration,
-    /// The node over there that is asked: it orders the volume's appends, and so has all of them.
+    /// The node over there that is asked first: it orders the volume's appends, and so has all of them.
     pub primary: NodeId,
+    /// How often one could not be asked: then it is another one's turn, which may have a replica (rule 5).
+    pub unanswered: AtomicUsize,
 }
 
 struct FetchFailure {
@@ -192,10 +195,14 @@ impl MirrorFetch {
         let _share = self.source.budget.reserve(wanted).await;
         self.source.rate.admit().await;
         let path = range_path(self.volume, self.generation, have, wanted, wait);
-        let mirrors = Arc::clone(&self.source.link_of(self.primary).mirrors);
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        let mirrors = Arc::clone(&self.source.link_of_or_another(self.primary, unanswered).mirrors);
         let began = Instant::now();
         let range = mirrors.get_range(&path, wanted, wait, RANGE_DEADLINE).await;
-        let range = range.map_err(|error| FetchFailure { reason: error.to_string(), corrupt: false })?;
+        let range = range.map_err(|error| {
+            self.unanswered.store(unanswered + 1, Ordering::Relaxed);
+            FetchFailure { reason: error.to_string(), corrupt: false }
+        })?;
         let received = range.bytes.len();
         if wait.is_zero() {
             self.source.range_size.lock().took(received, began.elapsed().as_millis() as u64);
@@ -210,6 +217,9 @@ impl MirrorFetch {
         let append = self.inner.volumes.mirror_append(self.volume, self.generation, have, range.bytes);
         let reached = append.await.map_err(|error| {
             let corrupt = matches!(error, VolumeError::CorruptNeedle { .. });
+            if corrupt {
+                self.unanswered.store(unanswered + 1, Ordering::Relaxed); // another replica may have it whole
+            }
             FetchFailure { reason: error.to_string(), corrupt }
         })?;
         Ok((received, reached.max(have)))

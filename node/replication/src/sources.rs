@@ -206,6 +206,13 @@ impl Source {
         self.links.iter().find(|link| link.node == node).unwrap_or_else(|| self.link())
     }
 
+    /// A certain node, and after failures the others in turn: any of them may have a replica of what it has.
+    pub fn link_of_or_another(&self, node: NodeId, failures: usize) -> &Link {
+        let others = self.links.iter().filter(|link| link.node != node);
+        let in_order: Vec<&Link> = std::iter::once(self.link_of(node)).chain(others).collect();
+        in_order[failures % in_order.len()]
+    }
+
     /// Whom to ask for a partition's log: the preferred node if it has a replica, else one that has.
     pub fn link_for(&self, partition: PartitionId) -> &Link {
         let Some(group) = self.groups.get(usize::from(partition.0)).filter(|_| !partition.is_catalog()) else {

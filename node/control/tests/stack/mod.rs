@@ -11,6 +11,7 @@ use meridian_control::{
 };
 use meridian_env::{ClockConfig, HybridClock, RealDisk, SystemClock, entropy};
 use meridian_raft::{Group, HostConfig, PeerChannels, RaftHost};
+use meridian_replica::{ReplicaTimings, Replicas, ReplicasConfig};
 use meridian_store::{GroupId, SharedMemory, Store};
 use meridian_types::{ClusterId, DatacenterId, Fid, NodeId, ReplicaCode, RequestId, VolumeId};
 use meridian_volume::{Appended, VolumeSet};
@@ -89,6 +90,12 @@ fn open(directory: &Path) -> (Arc<RaftHost>, Arc<HybridClock>, Arc<VolumeSet>) {
     (host, clock, volumes)
 }
 
+fn replicas(boot_counter: u64, volumes: &Arc<VolumeSet>) -> Replicas {
+    let local = LocalNode { cluster: ClusterId([1; 16]), datacenter: datacenter(1), node: NODE };
+    let config = ReplicasConfig { local, boot_counter, timings: ReplicaTimings::default() };
+    Replicas::new(config, None, volumes.clone())
+}
+
 impl Stack {
     pub async fn start(directory: &Path, boot_counter: u64) -> Self {
         Self::try_start(directory, boot_counter).await.unwrap()
@@ -96,7 +103,8 @@ impl Stack {
 
     pub async fn try_start(directory: &Path, boot_counter: u64) -> Result<Self, ControlError> {
         let (host, clock, volumes) = open(directory);
-        match Control::start(config(boot_counter), host.clone(), clock.clone(), volumes.clone()).await {
+        match Control::start(config(boot_counter), host.clone(), clock.clone(), replicas(boot_counter, &volumes)).await
+        {
             Ok(control) => Ok(Self { control, clock, volumes, host }),
             Err(error) => {
                 volumes.shutdown().await;

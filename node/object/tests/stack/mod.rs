@@ -101,7 +101,9 @@ impl Stack {
             join_wait_ms_max: 10_000,
             wait_ms_max: 10_000,
         };
-        let control = Control::start(control_config, host.clone(), clock.clone(), volumes.clone()).await.unwrap();
+        let replicas = ReplicasConfig { local, boot_counter, timings: ReplicaTimings::default() };
+        let replicas = Replicas::new(replicas, None, volumes.clone());
+        let control = Control::start(control_config, host.clone(), clock.clone(), replicas.clone()).await.unwrap();
         let meta_config = MetaConfig::new(here(), PARTITIONS, members);
         let meta = Meta::start(meta_config, host.clone(), clock.clone()).await.unwrap();
         let started = Instant::now();
@@ -109,7 +111,6 @@ impl Stack {
             assert!(started.elapsed() < READY_WAIT, "the node does not get ready");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let replicas = ReplicasConfig { local, boot_counter, timings: ReplicaTimings::default() };
         let config = ObjectsConfig {
             datacenters: 3,
             cluster_key: meridian_sigv4::ClusterKey::new([7; 32]),
@@ -120,15 +121,8 @@ impl Stack {
             chunk_budget_bytes: settings.chunk_budget_bytes,
         };
         let elsewhere = Arc::new(Elsewhere::default());
-        let objects = Objects::new(
-            config,
-            meta.clone(),
-            Replicas::new(replicas, None, volumes.clone()),
-            control.clone(),
-            clock,
-            elsewhere.clone(),
-            elsewhere.clone(),
-        );
+        let objects =
+            Objects::new(config, meta.clone(), replicas, control.clone(), clock, elsewhere.clone(), elsewhere.clone());
         Stack { objects, meta, control, volumes, elsewhere, host }
     }
 
