@@ -9,12 +9,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use meridian_sigv4::{ALGORITHM, PAYLOAD_HEADER};
+use meridian_sigv4::{ALGORITHM, AmzDate, DATE_HEADER, PAYLOAD_HEADER};
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result};
 
@@ -25,6 +25,7 @@ use crate::config::GatewayLimits;
 use crate::context::RequestContext;
 use crate::errors::{access_denied, error, error_with_status, invalid_argument, invalid_request, not_implemented};
 use crate::host::Domains;
+use crate::lenient::date_of;
 use crate::xml_body::{XmlBudget, XmlPermit};
 
 /// The longest life of a presigned URL: seven days (S3).
@@ -113,7 +114,8 @@ impl Admission {
         if parts.method == Method::POST && is_form(parts) {
             return Err(not_implemented("An upload by a browser form"));
         }
-        check_signature_form(parts)
+        check_signature_form(parts)?;
+        check_digest(&parts.headers)
     }
 
     fn body_kind(&self, parts: &Parts) -> BodyKind {
@@ -210,17 +212,19 @@ fn check_signature_form(parts: &Parts) -> S3Result<()> {
         Some(_) if presigned => Err(invalid_argument("Authorization", "only one auth mechanism is allowed")),
         Some(value) if value.is_empty() => Err(access_denied()),
         Some(value) => {
-            let text = value.to_str().map_err(|_| mechanism_not_offered())?;
+            let text = value.to_str().map_err(|_| access_denied())?;
             let fields = text.strip_prefix(ALGORITHM).filter(|fields| fields.starts_with([' ', '\t']));
             let fields = fields.ok_or_else(mechanism_not_offered)?;
             let signed = fields.split(',').find_map(|field| field.trim().strip_prefix("SignedHeaders="));
             let malformed = || error(S3ErrorCode::AuthorizationHeaderMalformed, "SignedHeaders is missing.");
-            check_signed(parts, signed.ok_or_else(malformed)?, &[])
+            let signed = signed.ok_or_else(malformed)?;
+            check_date(&parts.headers, signed)?;
+            check_signed(parts, signed, &[])
         }
         None if presigned => {
             let value = |wanted: &str| query_pairs(parts).find(|(name, _)| *name == wanted).map(|(_, value)| value);
-            if let Some(expires_s) = value("X-Amz-Expires").and_then(|text| text.parse::<u64>().ok()) {
-                check_expiry(expires_s)?;
+            if let Some(expires_s) = value("X-Amz-Expires") {
+                check_expiry(expires_s.parse().unwrap_or(0))?;
             }
             let signed = value("X-Amz-SignedHeaders").unwrap_or_default();
             let signed = signed.replace("%3B", ";").replace("%3b", ";");
@@ -237,6 +241,31 @@ fn check_expiry(expires_s: u64) -> S3Result<()> {
     }
     let text = "X-Amz-Expires must be between 1 and 604800 seconds.";
     Err(error_with_status("AuthorizationQueryParametersError", StatusCode::FORBIDDEN, text))
+}
+
+/// # Errors
+/// `AccessDenied` without the moment of the signature, as S3 says it.
+fn check_date(headers: &HeaderMap, signed: &str) -> S3Result<()> {
+    let is_dated = match headers.get(DATE_HEADER) {
+        Some(date) => date.to_str().is_ok_and(|text| AmzDate::parse(text).is_ok()),
+        None => {
+            let is_signed = signed.split(';').any(|name| name.eq_ignore_ascii_case("date"));
+            is_signed && headers.get(DATE).and_then(date_of).is_some()
+        }
+    };
+    if is_dated {
+        return Ok(());
+    }
+    Err(error(S3ErrorCode::AccessDenied, "AWS authentication requires a valid Date or x-amz-date header"))
+}
+
+/// An empty digest is one that is wrong, and not none, which s3s takes it for.
+fn check_digest(headers: &HeaderMap) -> S3Result<()> {
+    let is_unreadable = |value: &HeaderValue| value.is_empty() || value.to_str().is_err();
+    if headers.get("content-md5").is_some_and(is_unreadable) {
+        return Err(error(S3ErrorCode::InvalidDigest, "The Content-MD5 you specified was invalid."));
+    }
+    Ok(())
 }
 
 fn mechanism_not_offered() -> S3Error {

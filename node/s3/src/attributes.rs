@@ -97,17 +97,25 @@ pub(crate) fn check_tags(tags: &[(String, String)]) -> S3Result<()> {
         return invalid("Object tags cannot be greater than 10");
     }
     for (index, (name, value)) in tags.iter().enumerate() {
-        if name.is_empty() || name.chars().count() > TAG_NAME_LENGTH_MAX {
+        if name.is_empty() || name.chars().count() > TAG_NAME_LENGTH_MAX || !name.chars().all(is_tag_char) {
             return invalid("The TagKey you have provided is invalid");
         }
-        if value.chars().count() > TAG_VALUE_LENGTH_MAX {
+        if value.chars().count() > TAG_VALUE_LENGTH_MAX || !value.chars().all(is_tag_char) {
             return invalid("The TagValue you have provided is invalid");
+        }
+        if name.starts_with("aws:") {
+            return invalid("System tags cannot be added/updated by requester");
         }
         if tags[..index].iter().any(|(other, _)| other == name) {
             return invalid("Cannot provide multiple Tags with the same key");
         }
     }
     Ok(())
+}
+
+/// Letters, digits and spaces of any script, and a few signs (S3).
+fn is_tag_char(char: char) -> bool {
+    char.is_alphanumeric() || char.is_whitespace() || "+-=._:/@".contains(char)
 }
 
 pub(crate) fn url_decode(text: &str) -> Option<String> {
@@ -224,10 +232,20 @@ mod tests {
     #[test]
     fn tagging_headers_are_decoded_and_checked() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(tags("a=b&c=d%26+e&f").unwrap(), [pair("a", "b"), pair("c", "d& e"), pair("f", "")]);
+        assert_eq!(tags("a=b&c=d%2B+e&f").unwrap(), [pair("a", "b"), pair("c", "d+ e"), pair("f", "")]);
         assert_eq!(tags("").unwrap(), []);
         let many: Vec<String> = (0..11).map(|n| format!("k{n}=v")).collect();
-        for bad in ["a=1&a=2", "=b", "a=%zz", "a=%ff", "a=%2", &format!("{}=v", "k".repeat(129)), &many.join("&")] {
+        for bad in [
+            "a=1&a=2",
+            "=b",
+            "a=b%26",
+            "aws:a=b",
+            "a=%zz",
+            "a=%ff",
+            "a=%2",
+            &format!("{}=v", "k".repeat(129)),
+            &many.join("&"),
+        ] {
             assert!(tags(bad).is_err(), "{bad:?}");
         }
         assert_eq!(tag_set(&Attributes { tags: vec![pair("a", "b")], ..Default::default() }).len(), 1);

@@ -12,6 +12,7 @@ use crate::errors::{error_with_status, invalid_argument};
 use crate::gateway::{Gateway, failed};
 use crate::get::plain_read;
 use crate::guard::{bucket_acl, ownership};
+use crate::locks::check_future;
 use crate::versioning::version_id;
 use crate::wire_values::object_key;
 
@@ -102,6 +103,7 @@ impl Gateway {
         headers: &http::HeaderMap,
         mut attributes: Attributes,
     ) -> S3Result<Attributes> {
+        check_future(attributes.retention, self.objects.now_unix_ms())?;
         let context = context_of(extensions);
         let Some(row) = context.and_then(|context| context.bucket()) else { return Ok(attributes) };
         let writer = principal_of(extensions).ok().filter(|principal| !principal.is_admin());

@@ -3,13 +3,14 @@
 //!
 //! Invariants: every question is answered only for a bucket that exists and that the request may use.
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use meridian_policy::Acl;
 use meridian_types::BucketName;
 use s3s::dto;
-use s3s::{S3Request, S3Response, S3Result};
+use s3s::{S3Error, S3Request, S3Response, S3Result};
 
 use crate::acl_wire::{grants, object_acl, owner_of};
+use crate::errors::error_with_status;
 use crate::gateway::{Gateway, failed};
 use crate::get::plain_read;
 use crate::guard::ownership;
@@ -33,6 +34,14 @@ macro_rules! answers {
 }
 
 answers! {
+    on_get_bucket_analytics_configuration, GetBucketAnalyticsConfigurationInput,
+        GetBucketAnalyticsConfigurationOutput
+        => Err(no_such_configuration());
+    on_get_bucket_inventory_configuration, GetBucketInventoryConfigurationInput,
+        GetBucketInventoryConfigurationOutput
+        => Err(no_such_configuration());
+    on_get_bucket_metrics_configuration, GetBucketMetricsConfigurationInput, GetBucketMetricsConfigurationOutput
+        => Err(no_such_configuration());
     on_list_bucket_analytics_configurations, ListBucketAnalyticsConfigurationsInput,
         ListBucketAnalyticsConfigurationsOutput
         => Ok(dto::ListBucketAnalyticsConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
@@ -41,6 +50,10 @@ answers! {
         => Ok(dto::ListBucketInventoryConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
     on_list_bucket_metrics_configurations, ListBucketMetricsConfigurationsInput, ListBucketMetricsConfigurationsOutput
         => Ok(dto::ListBucketMetricsConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
+}
+
+fn no_such_configuration() -> S3Error {
+    error_with_status("NoSuchConfiguration", StatusCode::NOT_FOUND, "The specified configuration does not exist.")
 }
 
 impl Gateway {
@@ -54,7 +67,15 @@ impl Gateway {
         self.bucket_row(extensions, name, expected_owner).await.map(|row| row.name)
     }
 
-    /// The one question that carries no expected owner.
+    pub(crate) async fn on_get_bucket_intelligent_tiering_configuration(
+        &self,
+        request: S3Request<dto::GetBucketIntelligentTieringConfigurationInput>,
+    ) -> S3Result<S3Response<dto::GetBucketIntelligentTieringConfigurationOutput>> {
+        self.existing(&request.extensions, &request.input.bucket, None).await?;
+        Err(no_such_configuration())
+    }
+
+    /// Like the one before, a question that carries no expected owner.
     pub(crate) async fn on_list_bucket_intelligent_tiering_configurations(
         &self,
         request: S3Request<dto::ListBucketIntelligentTieringConfigurationsInput>,

@@ -5,13 +5,24 @@ use meridian_object::{BucketRow, BucketSettings, DocumentKind, ObjectError, Obje
 use meridian_types::ReplicaCode;
 use meridian_types::limits::LIST_PAGE_MAX;
 use s3s::dto;
-use s3s::{S3Request, S3Response, S3Result};
+use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::auth::{authorized_bucket, principal_of};
 use crate::config::Principal;
-use crate::errors::{already_owned, invalid_argument, object_error};
+use crate::errors::{already_owned, error, invalid_argument, object_error};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::wire_values::{bucket_name, open_token, timestamp, token};
+
+/// No label of a name begins or ends with a dash: such a bucket could have no host of its own.
+///
+/// # Errors
+/// `InvalidBucketName`.
+fn check_new_name(name: &str) -> S3Result<()> {
+    if name.contains(".-") || name.contains("-.") {
+        return Err(error(S3ErrorCode::InvalidBucketName, "The specified bucket is not valid."));
+    }
+    Ok(())
+}
 
 /// A bucket's own replica code, at its creation.
 const REPLICATION_HEADER: &str = "x-meridian-replication";
@@ -29,7 +40,7 @@ impl Gateway {
             input.continuation_token.as_deref().filter(|token| !token.is_empty()).map(open_token).transpose()?;
         let limit = match input.max_buckets {
             None => usize::MAX,
-            Some(0) => return Err(invalid_argument("max-buckets", "must be between 1 and 10000")),
+            Some(0 | 10_001..) => return Err(invalid_argument("max-buckets", "must be between 1 and 10000")),
             Some(count) => {
                 usize::try_from(count).map_err(|_| invalid_argument("max-buckets", "must not be negative"))?
             }
@@ -57,6 +68,7 @@ impl Gateway {
         let principal = principal_of(&request.extensions)?;
         let input = request.input;
         let name = bucket_name(&input.bucket)?;
+        check_new_name(&input.bucket)?;
         // Every region takes every constraint: the bucket is everywhere, and the name is only told back.
         let configuration = input.create_bucket_configuration.as_ref();
         let constraint = configuration.and_then(|configuration| configuration.location_constraint.as_ref());

@@ -64,6 +64,10 @@ pub(crate) struct RequestContext {
     bucket: OnceLock<BucketRow>,
     /// Of a DeleteObjects the places of the keys that may not be deleted.
     denied: OnceLock<HashSet<usize>>,
+    /// The bucket and key that the request names, of no consequence but in its answer.
+    names: OnceLock<(String, String)>,
+    /// The condition that did not hold, by its header.
+    condition: OnceLock<&'static str>,
     body_fault: OnceLock<BodyFault>,
     body_ended: AtomicBool,
 }
@@ -78,6 +82,8 @@ impl RequestContext {
             denied: OnceLock::new(),
             operation: OnceLock::new(),
             principal: OnceLock::new(),
+            names: OnceLock::new(),
+            condition: OnceLock::new(),
             body_fault: OnceLock::new(),
             body_ended: AtomicBool::new(false),
         })
@@ -123,6 +129,22 @@ impl RequestContext {
 
     pub fn set_denied(&self, places: HashSet<usize>) {
         let _ = self.denied.set(places);
+    }
+
+    pub fn names(&self) -> Option<&(String, String)> {
+        self.names.get()
+    }
+
+    pub fn set_names(&self, bucket: String, key: String) {
+        let _ = self.names.set((bucket, key));
+    }
+
+    pub fn condition(&self) -> Option<&'static str> {
+        self.condition.get().copied()
+    }
+
+    pub fn set_condition(&self, header: &'static str) {
+        let _ = self.condition.set(header);
     }
 
     pub fn body_fault(&self) -> Option<&BodyFault> {

@@ -1,14 +1,14 @@
 //! CopyObject, and the source that UploadPartCopy shares with it.
 
 use http::Extensions;
-use meridian_object::{CopyRequest, CopySource, Directive, VersionId};
+use meridian_object::{CopyRequest, CopySource, Directive, ObjectError, VersionId};
 use s3s::dto;
-use s3s::{S3Request, S3Response, S3Result};
+use s3s::{S3Error, S3Request, S3Response, S3Result};
 
 use crate::attributes::AttributeHeaders;
 use crate::checksums::{computed, named};
 use crate::conditions::{ReadConditions, write_condition};
-use crate::errors::{invalid_argument, not_implemented};
+use crate::errors::{invalid_argument, invalid_request, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
 use crate::versioning::{self, version_text};
@@ -62,7 +62,7 @@ impl Gateway {
             condition: write_condition(condition("if-match")?, condition("if-none-match")?)?,
             digest: input.checksum_algorithm.map(|name| named(name.as_str())).transpose()?.map(computed),
         };
-        let (outcome, source) = self.objects.copy(copy).await.map_err(failed(&extensions))?;
+        let (outcome, source) = self.objects.copy(copy).await.map_err(source_failure(&extensions))?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         let result = dto::CopyObjectResult {
             e_tag: Some(etag(&outcome.etag)),
@@ -93,6 +93,17 @@ impl Gateway {
         let (bucket, key, version) = source_names(source)?;
         let bucket = self.bucket(extensions, bucket, expected_owner).await?;
         Ok(CopySource { bucket, key: object_key(key)?, version, preconditions: conditions.into() })
+    }
+}
+
+/// A failed copy: S3 says of a source that is a delete marker, and was named by its version, what it says of nothing else.
+pub(crate) fn source_failure(extensions: &Extensions) -> impl Fn(ObjectError) -> S3Error + use<> {
+    let failed = failed(extensions);
+    move |failure| match failure {
+        ObjectError::DeleteMarker { named: true, .. } => {
+            invalid_request("The source of a copy request may not specifically refer to a delete marker by version id.")
+        }
+        failure => failed(failure),
     }
 }
 

@@ -138,7 +138,10 @@ pub(crate) fn object_error(failure: ObjectError, context: Option<&RequestContext
         ObjectError::InvalidPartNumber { .. } => {
             error_with_status("InvalidPartNumber", StatusCode::RANGE_NOT_SATISFIABLE, failure.to_string())
         }
-        ObjectError::PreconditionFailed(_) => {
+        ObjectError::PreconditionFailed(condition) => {
+            if let Some(context) = context.filter(|_| condition.starts_with("If-")) {
+                context.set_condition(condition);
+            }
             error(Code::PreconditionFailed, "At least one of the pre-conditions you specified did not hold.")
         }
         ObjectError::NotModified { etag, last_modified_unix_ms } => not_modified(&etag, last_modified_unix_ms),

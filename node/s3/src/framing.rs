@@ -66,14 +66,15 @@ impl Framing {
         self.heads
     }
 
-    /// Follows the next bytes.
+    /// Follows the next bytes, and marks control characters in header lines as unreadable: hyper would end the connection
+    /// for one without a word, where S3 tells what is wrong with that header. Nothing takes a marked byte for text.
     ///
     /// # Errors
     /// The violation, and how many of `bytes` stand before the line feed that completed it.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
+    pub fn feed(&mut self, bytes: &mut [u8]) -> Result<(), (usize, Violation)> {
         let mut at = 0;
         while at < bytes.len() {
-            let rest = &bytes[at..];
+            let rest = &mut bytes[at..];
             match self.state {
                 State::Through => return Ok(()),
                 State::Body(left) | State::ChunkData(left) => {
@@ -83,6 +84,10 @@ impl Framing {
                 }
                 State::RequestLine | State::Headers | State::ChunkSize | State::Trailers => {
                     let end = rest.iter().position(|byte| *byte == b'\n');
+                    if self.state == State::Headers {
+                        let line_end = end.unwrap_or(rest.len());
+                        rest[..line_end].iter_mut().filter(|byte| is_unreadable(**byte)).for_each(|byte| *byte |= 0x80);
+                    }
                     self.keep(&rest[..end.unwrap_or(rest.len())]);
                     let Some(end) = end else { return Ok(()) };
                     self.line_ended().map_err(|violation| (at + end, violation))?;
@@ -172,6 +177,11 @@ impl Framing {
     }
 }
 
+/// A control character that no header holds; NUL, returns and tabs are left to hyper.
+fn is_unreadable(byte: u8) -> bool {
+    matches!(byte, 0x01..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f | 0x7f)
+}
+
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
@@ -188,7 +198,7 @@ mod tests {
 
     fn feed(text: &str) -> Result<u64, (usize, Violation)> {
         let mut framing = Framing::new();
-        framing.feed(text.as_bytes()).map(|()| framing.heads())
+        framing.feed(&mut text.as_bytes().to_vec()).map(|()| framing.heads())
     }
 
     #[test]
@@ -217,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn control_characters_in_headers_alone_are_marked() {
+        let head = b"PUT /\x07 HTTP/1.1\r\nA: \x07\tb\x7f\x00\r\nContent-Length: 2\r\n\r\n\x07\x08GET";
+        let mut bytes = head.to_vec();
+        assert_eq!(Framing::new().feed(&mut bytes), Ok(()));
+        let marked = b"PUT /\x07 HTTP/1.1\r\nA: \x87\tb\xff\x00\r\nContent-Length: 2\r\n\r\n\x07\x08GET";
+        assert_eq!(bytes, marked);
+    }
+
+    #[test]
     fn http2_and_unparsable_lengths_pass_through() {
         assert_eq!(feed("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n\n"), Ok(1));
         assert_eq!(feed("PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n\n\n"), Ok(1));
@@ -227,13 +246,13 @@ mod tests {
         #[test]
         fn cuts_between_reads_change_nothing(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6)) {
             let bad = "GET / HTTP/1.1\r\nContent-Length: 5\r\nA: b\r\nContent-Length: 5\r\n\r\n";
-            let text = [GET, PUT, CHUNKED, bad].concat().into_bytes();
+            let mut text = [GET, PUT, CHUNKED, bad].concat().into_bytes();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len())).collect();
             cuts.push(text.len());
             cuts.sort();
             let (mut framing, mut from, mut found) = (Framing::new(), 0, None);
             for to in cuts {
-                if let Err((before, violation)) = framing.feed(&text[from..to]) {
+                if let Err((before, violation)) = framing.feed(&mut text[from..to]) {
                     found = Some((from + before, violation));
                     break;
                 }
@@ -245,8 +264,8 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_followed_without_a_panic(bytes: Vec<u8>) {
-            let _ = Framing::new().feed(&bytes);
+        fn any_bytes_are_followed_without_a_panic(mut bytes: Vec<u8>) {
+            let _ = Framing::new().feed(&mut bytes);
         }
     }
 }

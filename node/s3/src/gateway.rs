@@ -607,6 +607,34 @@ impl S3 for Gateway {
         self.on_get_object_lock_configuration(request).await
     }
 
+    async fn get_bucket_analytics_configuration(
+        &self,
+        request: S3Request<dto::GetBucketAnalyticsConfigurationInput>,
+    ) -> S3Result<S3Response<dto::GetBucketAnalyticsConfigurationOutput>> {
+        self.on_get_bucket_analytics_configuration(request).await
+    }
+
+    async fn get_bucket_intelligent_tiering_configuration(
+        &self,
+        request: S3Request<dto::GetBucketIntelligentTieringConfigurationInput>,
+    ) -> S3Result<S3Response<dto::GetBucketIntelligentTieringConfigurationOutput>> {
+        self.on_get_bucket_intelligent_tiering_configuration(request).await
+    }
+
+    async fn get_bucket_inventory_configuration(
+        &self,
+        request: S3Request<dto::GetBucketInventoryConfigurationInput>,
+    ) -> S3Result<S3Response<dto::GetBucketInventoryConfigurationOutput>> {
+        self.on_get_bucket_inventory_configuration(request).await
+    }
+
+    async fn get_bucket_metrics_configuration(
+        &self,
+        request: S3Request<dto::GetBucketMetricsConfigurationInput>,
+    ) -> S3Result<S3Response<dto::GetBucketMetricsConfigurationOutput>> {
+        self.on_get_bucket_metrics_configuration(request).await
+    }
+
     async fn list_bucket_analytics_configurations(
         &self,
         request: S3Request<dto::ListBucketAnalyticsConfigurationsInput>,

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use futures::TryStreamExt;
 use http::Extensions;
+use http::header::RANGE;
+use http::{HeaderMap, Uri};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use meridian_object::{ByteStream, Checksum, GetRequest, ObjectInfo};
@@ -13,8 +15,9 @@ use s3s::{Body, S3Request, S3Response, S3Result};
 
 use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata};
 use crate::auth::context_of;
+use crate::auth::principal_of;
 use crate::conditions::{ReadConditions, range_spec};
-use crate::errors::not_implemented;
+use crate::errors::{invalid_request, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::lifecycle_rules::expiration_header;
 use crate::locks::{legal_hold_status, mode_name};
@@ -22,12 +25,28 @@ use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
 use crate::versioning::{version_id, version_text};
 use crate::wire_values::{etag, object_key, part_number, timestamp};
 
+/// What S3 refuses of a read whatever the object is.
+///
+/// # Errors
+/// `InvalidRequest` for a part and a range at once, and for headers of the answer that nobody in particular asks for.
+fn check_read(uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> S3Result<()> {
+    let mut names = uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    if headers.contains_key(RANGE) && names.clone().any(|name| name == "partNumber") {
+        return Err(invalid_request("Cannot specify both Range header and partNumber query parameter"));
+    }
+    if names.any(|name| name.starts_with("response-")) && principal_of(extensions).is_err() {
+        return Err(invalid_request("Request specific response headers cannot be used for anonymous GET requests."));
+    }
+    Ok(())
+}
+
 impl Gateway {
     pub(crate) async fn on_get_object(
         &self,
         request: S3Request<dto::GetObjectInput>,
     ) -> S3Result<S3Response<dto::GetObjectOutput>> {
         refuse_subresources(&request.uri, &["partNumber", "versionId"])?;
+        check_read(&request.uri, &request.headers, &request.extensions)?;
         let S3Request { input, headers, extensions, .. } = request;
         if asks_for_encryption(&headers) {
             return Err(not_implemented("Server-side encryption"));
@@ -92,6 +111,7 @@ impl Gateway {
         &self,
         request: S3Request<dto::HeadObjectInput>,
     ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
+        check_read(&request.uri, &request.headers, &request.extensions)?;
         let S3Request { input, headers, extensions, .. } = request;
         if asks_for_encryption(&headers) {
             return Err(not_implemented("Server-side encryption"));

@@ -56,7 +56,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadGuard<S> {
             let late = this.first_head.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
             return if late { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending };
         }
-        if let Err((intact, violation)) = this.framing.feed(&buffer.filled()[before..]) {
+        if let Err((intact, violation)) = this.framing.feed(&mut buffer.filled_mut()[before..]) {
             tracing::debug!(?violation, "refused a request's framing");
             buffer.set_filled(before + intact);
             give(this.poison.insert(POISON), buffer);

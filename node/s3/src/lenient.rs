@@ -1,4 +1,5 @@
-//! Headers of reads that S3 passes over when they make no sense: a range that is none or many, a date that is none.
+//! Headers of reads that S3 passes over when they make no sense: a range that is none or many, a date that is none. And
+//! the date of a signature, which may stand in either of two headers.
 //!
 //! s3s refuses what it can't parse, after it has verified the signature. So a read with such a header is asked twice: the
 //! first time for its signature and its right alone, the second time without the header and as the one who signed the
@@ -9,10 +10,13 @@
 //!
 //! Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html>; RFC 9110 §13.1.3 and §14.2.
 
-use http::header::{AUTHORIZATION, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, RANGE};
+use http::header::{AUTHORIZATION, DATE, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, RANGE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use meridian_sigv4::{AmzDate, DATE_HEADER};
 use s3s::dto::{Range, Timestamp, TimestampFormat};
+
+use crate::wire_values::unix_ms;
 
 /// The headers of a read that say nothing that S3 understands.
 pub(crate) fn odd_headers(parts: &Parts) -> Vec<HeaderName> {
@@ -30,6 +34,25 @@ fn is_understood(name: &HeaderName, value: &HeaderValue) -> bool {
         return Range::parse(text).is_ok() && text.bytes().any(|byte| byte.is_ascii_digit());
     }
     Timestamp::parse(TimestampFormat::HttpDate, text).is_ok()
+}
+
+/// The moment in a `Date` header; botocore writes the zone as mail does.
+pub(crate) fn date_of(value: &HeaderValue) -> Option<AmzDate> {
+    let text = value.to_str().ok()?;
+    let moment = [" GMT", " -0000", " +0000"].iter().find_map(|zone| text.strip_suffix(zone))?;
+    let date = Timestamp::parse(TimestampFormat::HttpDate, &format!("{moment} GMT")).ok()?;
+    AmzDate::from_unix_ms(unix_ms(&date)).ok()
+}
+
+/// A signature may be dated by `Date`; s3s reads `x-amz-date` alone, and this one is derived from what is signed.
+pub(crate) fn date_signature(headers: &mut HeaderMap) {
+    if !headers.contains_key(AUTHORIZATION) || headers.contains_key(DATE_HEADER) {
+        return;
+    }
+    let date = headers.get(DATE).and_then(date_of);
+    if let Some(value) = date.and_then(|date| HeaderValue::from_str(date.as_str()).ok()) {
+        headers.insert(DATE_HEADER, value);
+    }
 }
 
 /// Whether the request's signature covers one of these headers.
@@ -93,6 +116,22 @@ mod tests {
             assert_eq!(odd_headers(&request(Method::HEAD, &[(name, value)])).len(), 1, "{name}: {value}");
             assert!(odd_headers(&request(Method::PUT, &[(name, value)])).is_empty());
         }
+    }
+
+    #[test]
+    fn a_signature_is_dated_by_either_header() {
+        let dated = |headers: &[(&str, &str)]| {
+            let mut parts = request(Method::GET, headers);
+            date_signature(&mut parts.headers);
+            parts.headers.get(DATE_HEADER).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let date = ("date", "Sun, 30 Aug 2015 12:36:00 GMT");
+        assert_eq!(dated(&[("authorization", "x"), date]).as_deref(), Some("20150830T123600Z"));
+        let by_mail = ("date", "Sun, 30 Aug 2015 12:36:00 -0000");
+        assert_eq!(dated(&[("authorization", "x"), by_mail]).as_deref(), Some("20150830T123600Z"));
+        assert_eq!(dated(&[("authorization", "x"), date, ("x-amz-date", "y")]).as_deref(), Some("y"));
+        assert_eq!(dated(&[date]), None);
+        assert_eq!(dated(&[("authorization", "x"), ("date", "yesterday")]), None);
     }
 
     #[test]

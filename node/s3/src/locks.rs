@@ -88,6 +88,7 @@ impl Gateway {
             }
             _ => return Err(malformed_xml()),
         };
+        check_future(retention, self.objects.now_unix_ms())?;
         let change = ChangeRequest {
             bucket: row.name,
             key: object_key(&input.key)?,
@@ -132,6 +133,15 @@ impl Gateway {
         self.objects.change(change).await.map_err(failed(&extensions))?;
         Ok(S3Response::new(dto::PutObjectLegalHoldOutput::default()))
     }
+}
+
+/// # Errors
+/// `InvalidArgument` for a retention that is over before it begins.
+pub(crate) fn check_future(retention: Option<Retention>, now_unix_ms: u64) -> S3Result<()> {
+    if retention.is_some_and(|retention| retention.until_unix_ms <= now_unix_ms) {
+        return Err(error(S3ErrorCode::InvalidArgument, "The retain until date must be in the future!"));
+    }
+    Ok(())
 }
 
 fn check_lockable(row: &BucketRow) -> S3Result<()> {

@@ -13,6 +13,7 @@ use crate::attributes::AttributeHeaders;
 use crate::auth::context_of;
 use crate::checksums::{is_composite, of_whole_object, promised, upload_checksum, verified};
 use crate::conditions::{ReadConditions, copy_range, write_condition};
+use crate::copy::source_failure;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed};
 use crate::put::{asks_for_encryption, body_length, checksum_texts, checksum_type};
@@ -127,7 +128,7 @@ impl Gateway {
                 let text = format!("Range specified is not valid for source object of size: {size}");
                 invalid_argument("x-amz-copy-source-range", &text)
             }
-            failure => failed(&extensions)(failure),
+            failure => source_failure(&extensions)(failure),
         })?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         let result = dto::CopyPartResult {

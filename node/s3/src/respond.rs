@@ -24,14 +24,17 @@ use s3s::{Body, S3Error, S3ErrorCode};
 use tokio::sync::Semaphore;
 
 use crate::admission::Admission;
+use crate::attributes::url_decode;
 use crate::context::{RequestContext, RequestIds};
 use crate::cors::{CrossOrigin, preflight, rules_of};
 use crate::errors::{error, slow_down};
 use crate::iam::Iam;
-use crate::lenient::{are_signed, odd_headers, without};
+use crate::lenient::{are_signed, date_signature, odd_headers, without};
 use crate::observe::{RequestObserver, RequestReport};
 
 const REQUEST_ID_HEADER: &str = "x-amz-request-id";
+/// The second id of S3's answers, which support asks for; here it says no more than the first.
+const HOST_ID_HEADER: &str = "x-amz-id-2";
 /// Whose answer has an ETag without quotes.
 const UNQUOTED_ETAG_OPERATION: &str = "GetObjectAttributes";
 const ERROR_END: &[u8] = b"</Error>";
@@ -57,6 +60,9 @@ impl Responder {
         let cross_origin = CrossOrigin::of(request.method(), request.headers());
         let bucket = self.admission.bucket_of(&request);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        if let Some(bucket) = &bucket {
+            context.set_names(bucket.clone(), key_of(&path, bucket));
+        }
         let request_bytes = announced(request.headers());
         let may_send_body = may_send_body(&request);
         let running = AssertUnwindSafe(self.run(request, &context)).catch_unwind();
@@ -103,6 +109,7 @@ impl Responder {
             return Ok(iam.answer(&parts, &form, context).await);
         }
         let (body, _xml) = self.admission.admit(&parts, body, context).await?;
+        date_signature(&mut parts.headers);
         parts.extensions.insert(Arc::clone(context));
         let answer = self.ask(parts, body, context).await;
         answer.map_err(|failure| {
@@ -184,6 +191,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 fn decorate(answer: Response<Body>, method: &Method, path: &str, context: &RequestContext) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
     let id = HeaderValue::from_str(&context.id).expect("an id is hex digits");
+    parts.headers.insert(HOST_ID_HEADER, id.clone());
     parts.headers.insert(REQUEST_ID_HEADER, id);
     if method == Method::HEAD && parts.status == StatusCode::OK && parts.headers.contains_key(CONTENT_RANGE) {
         parts.status = StatusCode::PARTIAL_CONTENT; // s3s knows no other status for HEAD
@@ -194,7 +202,7 @@ fn decorate(answer: Response<Body>, method: &Method, path: &str, context: &Reque
         return Response::from_parts(parts, Body::empty());
     }
     let body = match body.bytes() {
-        Some(xml) if is_error => Body::from(completed(&xml, path, &context.id)),
+        Some(xml) if is_error => Body::from(without_raw_controls(&completed(&xml, path, context))),
         Some(xml) if context.operation() == UNQUOTED_ETAG_OPERATION => {
             parts.headers.remove(CONTENT_LENGTH);
             Body::from(with_plain_etag(&xml))
@@ -242,17 +250,34 @@ fn without_raw_controls(xml: &[u8]) -> Bytes {
     Bytes::from(document)
 }
 
-/// An error document with what s3s leaves out: a message, the resource, the request's id.
-fn completed(xml: &[u8], path: &str, id: &str) -> Bytes {
+/// The key in a path, decoded; the bucket stands before it or in the host.
+fn key_of(path: &str, bucket: &str) -> String {
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    let key = rest.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/')).unwrap_or(rest);
+    url_decode(&key.replace('+', "%2B")).unwrap_or_else(|| key.to_owned())
+}
+
+/// An error document with what s3s leaves out: a message, the bucket or key that is not there, the condition that did
+/// not hold, the resource, the request's ids.
+fn completed(xml: &[u8], path: &str, context: &RequestContext) -> Bytes {
     let Some(head) = xml.strip_suffix(ERROR_END) else { return Bytes::copy_from_slice(xml) };
     let text = String::from_utf8_lossy(head);
     let mut document = text.clone().into_owned();
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code);
     if !text.contains("<Message>") {
-        let code =
-            text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code);
         document.push_str(&format!("<Message>{}</Message>", escape(message(code))));
     }
-    document.push_str(&format!("<Resource>{}</Resource><RequestId>{id}</RequestId></Error>", escape(path)));
+    let (id, names) = (&context.id, context.names());
+    let subject = match (code, names, context.condition()) {
+        ("NoSuchBucket", Some((bucket, _)), _) => format!("<BucketName>{}</BucketName>", escape(bucket)),
+        ("NoSuchKey" | "NoSuchVersion", Some((_, key)), _) => format!("<Key>{}</Key>", escape(key)),
+        ("PreconditionFailed", _, Some(condition)) => format!("<Condition>{condition}</Condition>"),
+        _ => String::new(),
+    };
+    document.push_str(&format!(
+        "{subject}<Resource>{}</Resource><RequestId>{id}</RequestId><HostId>{id}</HostId></Error>",
+        escape(path)
+    ));
     Bytes::from(document)
 }
 
@@ -305,10 +330,29 @@ mod tests {
         assert!(
             text.ends_with(
                 "<Error><Code>NoSuchKey</Code><Message>none</Message><Resource>/b/a&lt;b&amp;c</Resource>\
-             <RequestId>00000000000000AB</RequestId></Error>"
+             <RequestId>00000000000000AB</RequestId><HostId>00000000000000AB</HostId></Error>"
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_error_names_what_is_not_there() {
+        let text = |path: &str, failure| {
+            let context = RequestContext::new("1".to_owned(), None);
+            context.set_names("photos".to_owned(), key_of(path, "photos"));
+            context.set_condition("If-Match");
+            let answer = decorate(error_answer(failure), &Method::GET, path, &context);
+            String::from_utf8(answer.body().bytes().unwrap().to_vec()).unwrap()
+        };
+        let key = text("/photos/a%20b%3C/c", S3Error::new(S3ErrorCode::NoSuchKey));
+        assert!(key.contains("<Key>a b&lt;/c</Key>"), "{key}");
+        let key = text("/in/the/host", S3Error::new(S3ErrorCode::NoSuchKey));
+        assert!(key.contains("<Key>in/the/host</Key>"), "{key}");
+        let bucket = text("/photos/a", S3Error::new(S3ErrorCode::NoSuchBucket));
+        assert!(bucket.contains("<BucketName>photos</BucketName>"), "{bucket}");
+        let condition = text("/photos/a", S3Error::new(S3ErrorCode::PreconditionFailed));
+        assert!(condition.contains("<Condition>If-Match</Condition>"), "{condition}");
     }
 
     #[test]

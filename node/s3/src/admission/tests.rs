@@ -46,6 +46,30 @@ fn everything_that_changes_a_request_must_be_signed() {
 }
 
 #[test]
+fn a_signature_has_a_moment() {
+    let date = ("date", "Sun, 30 Aug 2015 12:36:00 GMT");
+    assert_eq!(code(&authorized("host;date", &[date])).0, "ok");
+    assert_eq!(code(&authorized("host;x-amz-date", &[("x-amz-date", "20150830T123600Z")])).0, "ok");
+    let undated: [(&str, &[(&str, &str)]); 5] = [
+        ("host", &[]),
+        ("host", &[date]),
+        ("host;date", &[("date", "yesterday")]),
+        ("host;x-amz-date", &[("x-amz-date", "20150830")]),
+        ("host;date;x-amz-date", &[("x-amz-date", ""), date]),
+    ];
+    for (signed, headers) in undated {
+        assert_eq!(code(&authorized(signed, headers)), ("AccessDenied".to_owned(), 403), "{signed} {headers:?}");
+    }
+}
+
+#[test]
+fn an_empty_digest_is_a_wrong_one() {
+    let digest = |value| code(&parts("PUT", "/b/k", &[("host", "h"), ("content-md5", value)]));
+    assert_eq!(digest(""), ("InvalidDigest".to_owned(), 400));
+    assert_eq!(digest("anything"), ("ok".to_owned(), 200)); // its value is compared with the body's
+}
+
+#[test]
 fn only_signature_version_four_is_offered() {
     for authorization in ["AWS AK:signature", "Bearer x", "AWS4-ECDSA-P256-SHA256 Credential=a", "AWS4-HMAC-SHA256X a"]
     {
