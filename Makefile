@@ -35,6 +35,10 @@ test: build ## every test
 	bash .ci/install-test.sh
 	bash .ci/test.sh
 
+test-clients: build ## boto3, aws CLI, s3cmd, rclone, restic and curl against three datacenters; FULL=1 for the slow ones
+	. .ci/env.sh
+	bash .ci/clients.sh "$$CARGO_TARGET_DIR/debug/meridian" $(ARGS)
+
 check: install ## fmt, clippy -D warnings, licences, tidy
 	. .ci/env.sh; build_rocksdb_archive; use_rocksdb_archive
 	cargo fmt --all --check
@@ -59,4 +63,4 @@ compose-test: build ## the tour of compose/README.md over containers, checked
 	. .ci/env.sh
 	bash compose/test.sh "$$CARGO_TARGET_DIR/debug/meridian"
 
-.PHONY: help install build release dev test check bench chaos compose-image compose-test
+.PHONY: help install build release dev test test-clients check bench chaos compose-image compose-test

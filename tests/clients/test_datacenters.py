@@ -1,0 +1,153 @@
+"""Each feature written through one datacenter and read through another."""
+
+import datetime
+import json
+
+import pytest
+from conftest import MIB, body, fresh_name, refused, status
+
+
+@pytest.fixture(scope="module")
+def far(clients):
+    return clients("ann", "dc-b")
+
+
+@pytest.fixture(scope="module")
+def farther(clients):
+    return clients("ann", "dc-c")
+
+
+def test_bytes_headers_and_tags(cluster, s3, far, farther, bucket):
+    data = bytes(range(256)) * (5 * MIB // 256)
+    s3.put_object(Bucket=bucket, Key="a b/ü", Body=data, Metadata={"a": "1"}, ContentType="text/x", Tagging="t=1", StorageClass="STANDARD_IA", ChecksumAlgorithm="SHA256")
+    cluster.settle()
+    for client in (far, farther):
+        got = client.get_object(Bucket=bucket, Key="a b/ü", ChecksumMode="ENABLED")
+        assert body(got) == data and (got["Metadata"], got["ContentType"], got["TagCount"], got["StorageClass"]) == ({"a": "1"}, "text/x", 1, "STANDARD_IA")
+        assert "ChecksumSHA256" in got and client.get_object_tagging(Bucket=bucket, Key="a b/ü")["TagSet"] == [{"Key": "t", "Value": "1"}]
+        assert [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["a b/ü"]
+
+
+def test_overwrites_and_deletes(cluster, s3, far, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"one")
+    cluster.settle()
+    far.put_object(Bucket=bucket, Key="k", Body=b"two")
+    cluster.settle()
+    assert body(s3.get_object(Bucket=bucket, Key="k")) == b"two"
+    s3.delete_object(Bucket=bucket, Key="k")
+    cluster.settle()
+    with refused(404, "NoSuchKey"):
+        far.get_object(Bucket=bucket, Key="k")
+
+
+def test_versions(cluster, s3, far, versioned):
+    first = s3.put_object(Bucket=versioned, Key="k", Body=b"1")["VersionId"]
+    cluster.settle()
+    second = far.put_object(Bucket=versioned, Key="k", Body=b"2")["VersionId"]
+    marker = far.delete_object(Bucket=versioned, Key="k")["VersionId"]
+    cluster.settle()
+    for client in (s3, far):
+        answer = client.list_object_versions(Bucket=versioned)
+        assert [(entry["VersionId"], entry["IsLatest"]) for entry in answer["Versions"]] == [(second, False), (first, False)]
+        assert [(entry["VersionId"], entry["IsLatest"]) for entry in answer["DeleteMarkers"]] == [(marker, True)]
+        assert body(client.get_object(Bucket=versioned, Key="k", VersionId=first)) == b"1"
+    s3.delete_object(Bucket=versioned, Key="k", VersionId=marker)
+    cluster.settle()
+    assert body(far.get_object(Bucket=versioned, Key="k")) == b"2"
+
+
+def test_tags_of_a_version(cluster, s3, far, versioned):
+    version = s3.put_object(Bucket=versioned, Key="k", Body=b"1")["VersionId"]
+    cluster.settle()
+    far.put_object_tagging(Bucket=versioned, Key="k", VersionId=version, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    cluster.settle()
+    assert s3.get_object_tagging(Bucket=versioned, Key="k", VersionId=version)["TagSet"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_locks(cluster, s3, far, locked):
+    until = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)).replace(microsecond=0)
+    version = s3.put_object(Bucket=locked, Key="k", Body=b"x", ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until)["VersionId"]
+    held = s3.put_object(Bucket=locked, Key="held", Body=b"x", ObjectLockLegalHoldStatus="ON")["VersionId"]
+    cluster.settle()
+    assert far.get_object_retention(Bucket=locked, Key="k")["Retention"] == {"Mode": "COMPLIANCE", "RetainUntilDate": until}
+    for key, named in (("k", version), ("held", held)):
+        with refused(403, "AccessDenied"):
+            far.delete_object(Bucket=locked, Key=key, VersionId=named, BypassGovernanceRetention=True)
+    far.put_object_legal_hold(Bucket=locked, Key="held", LegalHold={"Status": "OFF"})
+    cluster.settle()
+    assert status(s3.delete_object(Bucket=locked, Key="held", VersionId=held)) == 204
+
+
+def test_a_default_retention(cluster, s3, far, locked):
+    rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+    s3.put_object_lock_configuration(Bucket=locked, ObjectLockConfiguration=rule)
+    cluster.settle()
+    far.put_object(Bucket=locked, Key="k", Body=b"x")
+    assert far.head_object(Bucket=locked, Key="k")["ObjectLockMode"] == "GOVERNANCE"
+
+
+def test_policies_lists_and_blocks(cluster, clients, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_object(Bucket=bucket, Key="listed", Body=b"x", ACL="public-read")
+    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "bob"}, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+    cluster.settle()
+    bob, nobody = clients("bob", "dc-b"), clients(None, "dc-c")
+    assert body(bob.get_object(Bucket=bucket, Key="k")) == b"x"
+    with refused(403, "AccessDenied"):
+        bob.put_object(Bucket=bucket, Key="k")
+    assert body(nobody.get_object(Bucket=bucket, Key="listed")) == b"x"
+    block = {"BlockPublicAcls": False, "IgnorePublicAcls": True, "BlockPublicPolicy": False, "RestrictPublicBuckets": False}
+    clients("ann", "dc-b").put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=block)
+    cluster.settle()
+    with refused(403, "AccessDenied"):
+        nobody.get_object(Bucket=bucket, Key="listed")
+
+
+def test_configurations(cluster, s3, far, bucket):
+    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}]})
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]})
+    rule = {"ID": "one", "Status": "Enabled", "Filter": {"Prefix": "x"}, "Expiration": {"Days": 100}}
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    cluster.settle()
+    assert far.get_bucket_tagging(Bucket=bucket)["TagSet"] == [{"Key": "a", "Value": "b"}]
+    assert far.get_bucket_cors(Bucket=bucket)["CORSRules"][0]["AllowedMethods"] == ["GET"]
+    assert far.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    assert far.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerPreferred"}]
+    assert far.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"] == [rule]
+
+
+def test_an_upload_in_parts(cluster, s3, far, bucket):
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    parts = []
+    for number, data in ((1, b"a" * 5 * MIB), (2, b"tail")):
+        etag = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=number, Body=data)["ETag"]
+        parts.append({"PartNumber": number, "ETag": etag})
+    etag = s3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={"Parts": parts})["ETag"]
+    cluster.settle()
+    got = far.get_object(Bucket=bucket, Key="k")
+    assert got["ETag"] == etag and body(got) == b"a" * 5 * MIB + b"tail"
+    assert body(far.get_object(Bucket=bucket, Key="k", PartNumber=2)) == b"tail"
+
+
+def test_a_copy_of_what_came_from_afar(cluster, s3, far, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"bytes", Metadata={"a": "1"})
+    cluster.settle()
+    far.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/k")
+    cluster.settle()
+    got = s3.get_object(Bucket=bucket, Key="copy")
+    assert (body(got), got["Metadata"]) == (b"bytes", {"a": "1"})
+
+
+def test_a_bucket_is_made_here_and_deleted_there(cluster, s3, far):
+    name = fresh_name()
+    s3.create_bucket(Bucket=name)
+    cluster.settle()
+    with refused(409, "BucketAlreadyOwnedByYou"):
+        far.create_bucket(Bucket=name)
+    assert status(far.delete_bucket(Bucket=name)) == 204
+    cluster.settle()
+    with refused(404):
+        s3.head_bucket(Bucket=name)
