@@ -32,7 +32,7 @@ if ! cmp -s "$requirements" "$venv/installed"; then
 fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-"$venv/bin/pytest" -q -rs --tb=short -p no:cacheprovider tests/clients "$@" 2>&1 | tee "$log"
+"$venv/bin/pytest" -q -rfEs --tb=short -p no:cacheprovider tests/clients "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 echo "clients: $(tail -1 "$log" | sed 's/=//g; s/^ *//')" | tee "$summary"
 exit "$status"

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from conftest import MIB, body, headers, refused, status
+from conftest import MIB, body, fresh_name, headers, refused, status
 
 PART = 5 * MIB
 
@@ -178,20 +178,20 @@ def test_parts_overwrite_what_stands_there(s3, bucket, upload):
     assert body(s3.get_object(Bucket=bucket, Key="k")) == b"new"
 
 
-class TestReads:
-    @pytest.fixture(scope="class")
-    def parted(self, s3):
-        from conftest import fresh_name
-        name = fresh_name()
-        s3.create_bucket(Bucket=name)
-        upload = Upload(s3, name, "k", ChecksumAlgorithm="CRC32C")
-        for number, data in ((1, b"a" * PART), (2, b"tail")):
-            answer = upload.part(number, data, ChecksumAlgorithm="CRC32C")
-            upload.parts[-1]["ChecksumCRC32C"] = answer["ChecksumCRC32C"]
-        upload.complete()
-        s3.put_object(Bucket=name, Key="plain", Body=b"plain")
-        return name
+@pytest.fixture(scope="module")
+def parted(s3):
+    name = fresh_name()
+    s3.create_bucket(Bucket=name)
+    upload = Upload(s3, name, "k", ChecksumAlgorithm="CRC32C")
+    for number, data in ((1, b"a" * PART), (2, b"tail")):
+        answer = upload.part(number, data, ChecksumAlgorithm="CRC32C")
+        upload.parts[-1]["ChecksumCRC32C"] = answer["ChecksumCRC32C"]
+    upload.complete()
+    s3.put_object(Bucket=name, Key="plain", Body=b"plain")
+    return name
 
+
+class TestReads:
     def test_by_part(self, s3, parted):
         first = s3.get_object(Bucket=parted, Key="k", PartNumber=1)
         assert (status(first), first["ContentLength"], first["PartsCount"], first["ContentRange"]) == (206, PART, 2, f"bytes 0-{PART - 1}/{PART + 4}")
@@ -297,7 +297,6 @@ class TestCopiedParts:
 
     def test_anothers_object(self, s3, bob, bucket):
         s3.put_object(Bucket=bucket, Key="source", Body=b"x")
-        from conftest import fresh_name
         own = fresh_name()
         bob.create_bucket(Bucket=own)
         upload = Upload(bob, own, "k")

@@ -4,7 +4,7 @@ import datetime
 import hashlib
 
 import pytest
-from conftest import MIB, body, headers, refused, status
+from conftest import MIB, body, fresh_name, headers, refused, status
 
 
 def test_bytes_and_etag(s3, bucket):
@@ -140,22 +140,23 @@ def test_an_unknown_storage_class(s3, bucket):
         s3.put_object(Bucket=bucket, Key="k", Body=b"x", StorageClass="MADE_UP")
 
 
+RANGED = b"0123456789"
+
+
+@pytest.fixture(scope="module")
+def ranged(s3):
+    name = fresh_name()
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="k", Body=RANGED)
+    s3.put_object(Bucket=name, Key="empty", Body=b"")
+    return name
+
+
 class TestRanges:
-    DATA = b"0123456789"
-
-    @pytest.fixture(scope="class")
-    def ranged(self, s3):
-        from conftest import fresh_name
-        name = fresh_name()
-        s3.create_bucket(Bucket=name)
-        s3.put_object(Bucket=name, Key="k", Body=self.DATA)
-        s3.put_object(Bucket=name, Key="empty", Body=b"")
-        return name
-
     @pytest.mark.parametrize("asked, first, last", [("bytes=0-0", 0, 0), ("bytes=2-4", 2, 4), ("bytes=5-", 5, 9), ("bytes=-3", 7, 9), ("bytes=-100", 0, 9), ("bytes=8-100", 8, 9), ("bytes=0-9", 0, 9)])
     def test_a_range(self, s3, ranged, asked, first, last):
         got = s3.get_object(Bucket=ranged, Key="k", Range=asked)
-        assert status(got) == 206 and body(got) == self.DATA[first:last + 1]
+        assert status(got) == 206 and body(got) == RANGED[first:last + 1]
         assert got["ContentRange"] == f"bytes {first}-{last}/10" and got["ContentLength"] == last - first + 1
         assert status(s3.head_object(Bucket=ranged, Key="k", Range=asked)) == 206
 
@@ -173,7 +174,7 @@ class TestRanges:
     @pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=x", "lines=0-1", "bytes=0-1,3-4", "bytes", "bytes=--1"])
     def test_what_is_no_range_is_passed_over(self, s3, ranged, asked):
         got = s3.get_object(Bucket=ranged, Key="k", Range=asked)
-        assert status(got) == 200 and body(got) == self.DATA
+        assert status(got) == 200 and body(got) == RANGED
 
     def test_if_range(self, raw, s3, ranged):
         etag = s3.head_object(Bucket=ranged, Key="k")["ETag"]

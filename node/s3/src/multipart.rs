@@ -16,7 +16,7 @@ use crate::conditions::{ReadConditions, copy_range, write_condition};
 use crate::copy::source_failure;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed};
-use crate::put::{asks_for_encryption, body_length, checksum_texts, checksum_type};
+use crate::put::{asks_for_encryption, checksum_texts, checksum_type, sent_length};
 use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key, part_number, timestamp, upload_id, url_encode};
 use crate::xml_body::content_md5;
@@ -82,7 +82,7 @@ impl Gateway {
             number: part_number(input.part_number)?,
             upload: upload_id(&input.upload_id)?,
             body: body.stream,
-            length: Some(body_length(input.content_length, &headers)?),
+            length: sent_length(input.content_length, &headers)?,
             content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
             finish: body.finish,
         };

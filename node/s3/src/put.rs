@@ -1,6 +1,7 @@
 //! PutObject.
 
 use http::HeaderMap;
+use http::header::TRANSFER_ENCODING;
 use meridian_object::PutRequest;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
@@ -52,7 +53,7 @@ impl Gateway {
             key,
             attributes: self.with_access(&extensions, &headers, attributes.into_attributes()?).await?,
             body: body.stream,
-            length: Some(body_length(input.content_length, &headers)?),
+            length: sent_length(input.content_length, &headers)?,
             content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
             condition: write_condition(input.if_match, input.if_none_match)?,
             finish: body.finish,
@@ -94,6 +95,20 @@ pub(crate) fn body_length(content_length: Option<i64>, headers: &HeaderMap) -> S
     }
 }
 
+/// `body_length`, or `None` for a body in HTTP's own chunks, which says itself where it ends: S3 takes none, but clients that
+/// write what they don't know the length of send it.
+///
+/// # Errors
+/// `MissingContentLength` (411) for a body that says neither.
+pub(crate) fn sent_length(content_length: Option<i64>, headers: &HeaderMap) -> S3Result<Option<u64>> {
+    let is_chunked =
+        headers.get(TRANSFER_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if is_chunked && content_length.is_none() && !headers.contains_key("x-amz-decoded-content-length") {
+        return Ok(None);
+    }
+    body_length(content_length, headers).map(Some)
+}
+
 /// Any of the SSE headers, for the object or for a copy's source.
 pub(crate) fn asks_for_encryption(headers: &HeaderMap) -> bool {
     has_prefix(headers, "x-amz-server-side-encryption")
@@ -129,6 +144,10 @@ mod tests {
         assert_eq!(body_length(Some(5), &headers).unwrap(), 5);
         assert_eq!(body_length(None, &headers).unwrap_err().status_code().unwrap().as_u16(), 411);
         assert!(body_length(Some(-1), &headers).is_err());
+        let chunked: HeaderMap = [(TRANSFER_ENCODING, "chunked".parse().unwrap())].into_iter().collect();
+        assert_eq!(sent_length(None, &chunked).unwrap(), None);
+        assert_eq!(sent_length(Some(5), &headers).unwrap(), Some(5));
+        assert!(sent_length(None, &headers).is_err());
         headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("7"));
         assert_eq!(body_length(None, &headers).unwrap(), 7);
         headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("-7"));
