@@ -30,6 +30,10 @@ const POLICIES_MAX: usize = 1024;
 /// Keys that ask for the tags of an object that is there, lower case.
 const EXISTING_TAG: &str = "s3:existingobjecttag/";
 
+/// Asks for a governance retention to be passed over, which is a right of its own.
+const BYPASS_HEADER: &str = "x-amz-bypass-governance-retention";
+const BYPASS_RULE: Rule = Rule { action: "s3:BypassGovernanceRetention", need: Need::Owner };
+
 /// A bucket's name (none for a policy of a user) and the document.
 type PolicyId = (String, Arc<str>);
 
@@ -109,17 +113,32 @@ impl Guard {
             context.set_denied(self.denied_deletes(asked, who, row, &access, &keys));
             return Ok(());
         }
+        let may_bypass = self.may_bypass(asked, who, row, key.unwrap_or_default(), &keys, &access);
         let allowed = match key {
             None => ask(who, rule, &bucket_arn(row), &keys, &access, None),
             Some(key) => self.may_use_object(who, rule, row, key, version.as_deref(), keys, &access).await?,
         };
-        if !allowed {
+        if !allowed || !may_bypass {
             return Err(access_denied());
         }
         match asked.operation {
             "CopyObject" | "UploadPartCopy" => self.check_source(asked, caller).await,
             _ => Ok(()),
         }
+    }
+
+    /// Whether a request that asks for a bypass of governance retention may have it; `true` for every other.
+    fn may_bypass(
+        &self,
+        asked: Asked<'_>,
+        who: Caller<'_>,
+        row: &BucketRow,
+        key: &str,
+        keys: &Context,
+        access: &BucketAccess,
+    ) -> bool {
+        let asks = asked.headers.get(BYPASS_HEADER).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+        !asks || ask(who, BYPASS_RULE, &format!("{}/{key}", bucket_arn(row)), keys, access, None)
     }
 
     async fn may_use_object(
@@ -185,6 +204,7 @@ impl Guard {
             let rule = rule_of("DeleteObject", object.version_id.is_some());
             let arn = format!("{}/{}", bucket_arn(row), object.key);
             !rule.is_some_and(|rule| ask(who, rule, &arn, keys, access, None))
+                || !self.may_bypass(asked, who, row, &object.key, keys, access)
         };
         let objects = delete.objects.iter().enumerate();
         objects.filter(|(_, object)| denied(object)).map(|(place, _)| place).collect()
