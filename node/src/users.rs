@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meridian_object::{Identity, Objects};
+use meridian_object::{Identity, Objects, SessionError};
 use meridian_rest::AdminKeys;
 use meridian_s3::{CatalogUsers, CredentialsError, CredentialsProvider, Principal};
 use meridian_sigv4::SecretKey;
@@ -50,5 +50,13 @@ impl CredentialsProvider for Users {
             return Ok(Some(self.administrator.clone()));
         }
         self.catalog.principal(access_key).await
+    }
+
+    fn session_secret(&self, access_key: &str) -> Option<SecretKey> {
+        self.catalog.session_secret(access_key)
+    }
+
+    async fn session(&self, access_key: &str, token: &str) -> Result<Principal, SessionError> {
+        self.catalog.session(access_key, token).await
     }
 }

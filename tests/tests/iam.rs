@@ -168,3 +168,90 @@ async fn groups_and_managed_policies_give_rights_and_accounts_stay_apart() -> Re
     assert_eq!(caller.elements("Arn"), ["arn:aws:iam::ann-id:user/bob"]);
     Ok(())
 }
+
+/// The client of a session: its token goes into every request.
+struct SessionClient {
+    s3: S3,
+    token: String,
+}
+
+impl SessionClient {
+    fn of(cluster: &Cluster, datacenter: &str, answer: &Answer) -> Result<Self> {
+        let field = |name: &str| answer.elements(name).pop().context("temporary credentials are whole");
+        let s3 = client(cluster, datacenter, &field("AccessKeyId")?, &field("SecretAccessKey")?)?;
+        Ok(Self { s3, token: field("SessionToken")? })
+    }
+
+    async fn call(&self, method: Method, path: &str) -> Result<(u16, String)> {
+        let token = [("x-amz-security-token", self.token.as_str())];
+        Ok(refusal(&self.s3.call(method, path, &token, Bytes::new()).await?))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_taken_on_by_whom_it_trusts_and_its_session_works_everywhere_within_its_limits() -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions { datacenters: 2, ..ClusterOptions::new(Shape::Dev) }).await?;
+    let (ann, eve) = (account(&cluster, "dc-a", "ann")?, account(&cluster, "dc-a", "eve")?);
+    let iam = ann.for_service("iam");
+    ann.create_bucket("anns-bucket").await?;
+    ann.put("anns-bucket", "key", "body").await?;
+    iam.action("CreateUser", &[("UserName", "bob")]).await?.ok()?;
+    let bob = key_of(&cluster, "dc-a", &iam, "bob").await?;
+
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole",
+        "Principal":{"AWS":"arn:aws:iam::ann-id:user/bob"}}]}"#;
+    let role = [("RoleName", "reader"), ("AssumeRolePolicyDocument", trust)];
+    let bad = [("RoleName", "reader"), ("AssumeRolePolicyDocument", ALLOW_ALL_S3)];
+    assert_eq!(refused(&iam, "CreateRole", &bad).await?, said(400, "MalformedPolicyDocument"));
+    let arn = iam.action("CreateRole", &role).await?.ok()?.elements("Arn").remove(0);
+    let read = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],
+        "Resource":["arn:aws:s3:::anns-bucket","arn:aws:s3:::anns-bucket/*"]}]}"#;
+    let policy = [("RoleName", "reader"), ("PolicyName", "read"), ("PolicyDocument", read)];
+    iam.action("PutRolePolicy", &policy).await?.ok()?;
+
+    let assume = [("RoleArn", &*arn), ("RoleSessionName", "job")];
+    assert_eq!(refused(&eve.for_service("sts"), "AssumeRole", &assume).await?, said(403, "AccessDenied"));
+    let short = [assume[0], assume[1], ("DurationSeconds", "60")];
+    assert_eq!(refused(&bob.for_service("sts"), "AssumeRole", &short).await?, said(400, "ValidationError"));
+    let made = bob.for_service("sts").action("AssumeRole", &assume).await?.ok()?;
+    assert!(made.text().contains("arn:aws:sts::ann-id:assumed-role/reader/job"), "{}", made.text());
+    cluster.wait_replicated("dc-b", &[])?;
+    for datacenter in ["dc-a", "dc-b"] {
+        let session = SessionClient::of(&cluster, datacenter, &made)?;
+        assert_eq!(session.call(Method::GET, "/anns-bucket/key").await?.0, 200, "{datacenter}");
+        assert_eq!(session.call(Method::PUT, "/anns-bucket/key").await?, said(403, "AccessDenied"));
+    }
+
+    // Without its token, with another's, or with a changed one, it is nobody.
+    let session = SessionClient::of(&cluster, "dc-a", &made)?;
+    let bare = session.s3.call(Method::GET, "/anns-bucket/key", &[], Bytes::new()).await?;
+    assert_eq!(refusal(&bare), said(403, "InvalidAccessKeyId"));
+    let other =
+        SessionClient::of(&cluster, "dc-a", &bob.for_service("sts").action("AssumeRole", &assume).await?.ok()?)?;
+    let crossed = SessionClient { s3: session.s3.clone(), token: other.token.clone() };
+    assert_eq!(crossed.call(Method::GET, "/anns-bucket/key").await?, said(400, "InvalidToken"));
+    let long_lived = SessionClient { s3: ann.clone(), token: other.token };
+    assert_eq!(long_lived.call(Method::GET, "/anns-bucket/key").await?, said(400, "InvalidToken"));
+
+    // A session policy narrows; it can't widen.
+    let list = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:ListBucket","s3:PutObject"],
+        "Resource":"*"}]}"#;
+    let narrowed = [assume[0], assume[1], ("Policy", list)];
+    let narrowed = bob.for_service("sts").action("AssumeRole", &narrowed).await?.ok()?;
+    let narrowed = SessionClient::of(&cluster, "dc-a", &narrowed)?;
+    assert_eq!(narrowed.call(Method::GET, "/anns-bucket").await?.0, 200);
+    assert_eq!(narrowed.call(Method::GET, "/anns-bucket/key").await?, said(403, "AccessDenied"));
+    assert_eq!(narrowed.call(Method::PUT, "/anns-bucket/new").await?, said(403, "AccessDenied"));
+
+    // An own session has the user's rights: none here.
+    let own = bob.for_service("sts").action("GetSessionToken", &[]).await?.ok()?;
+    let own = SessionClient::of(&cluster, "dc-a", &own)?;
+    assert_eq!(own.call(Method::GET, "/anns-bucket/key").await?, said(403, "AccessDenied"));
+
+    // A role that is gone takes its sessions with it.
+    iam.action("DeleteRolePolicy", &[("RoleName", "reader"), ("PolicyName", "read")]).await?.ok()?;
+    assert_eq!(session.call(Method::GET, "/anns-bucket/key").await?, said(403, "AccessDenied"));
+    iam.action("DeleteRole", &[("RoleName", "reader")]).await?.ok()?;
+    assert_eq!(session.call(Method::GET, "/anns-bucket/key").await?, said(403, "InvalidAccessKeyId"));
+    Ok(())
+}

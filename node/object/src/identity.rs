@@ -6,7 +6,7 @@
 //! Invariants: an access key that is absent from the local view is looked up linearizably before it is called unknown;
 //! at most `IDENTITIES_MAX` keys are remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use meridian_index::kv::KvRead;
@@ -43,6 +43,10 @@ pub struct Identity {
     /// The documents of its own policies, of those attached to it, and of its groups'.
     pub policies: Vec<Arc<str>>,
     pub created_unix_ms: u64,
+    /// Its own, and those of its session.
+    pub tags: BTreeMap<String, String>,
+    /// The session in which a role is taken on; name and path are then the role's.
+    pub role_session: Option<String>,
 }
 
 impl Identity {
@@ -60,6 +64,8 @@ impl Identity {
             path: String::new(),
             policies: Vec::new(),
             created_unix_ms: 0,
+            tags: BTreeMap::new(),
+            role_session: None,
         }
     }
 
@@ -70,6 +76,9 @@ impl Identity {
 
     /// Its ARN in policies and answers of IAM.
     pub fn arn(&self) -> String {
+        if let Some(session) = &self.role_session {
+            return format!("arn:aws:sts::{}:assumed-role/{}/{session}", self.account, self.name);
+        }
         match self.is_account() {
             true => format!("arn:aws:iam::{}:root", self.account),
             false if self.path.is_empty() => format!("arn:aws:iam::{}:user/{}", self.account, self.name),
@@ -218,7 +227,7 @@ fn has_account(view: &impl KvRead, user: &UserRow) -> Result<bool, ObjectError> 
     Ok(users.iter().any(|other| other.profile.id == account))
 }
 
-fn identity(view: &impl KvRead, user: UserRow) -> Result<Identity, ObjectError> {
+pub(crate) fn identity(view: &impl KvRead, user: UserRow) -> Result<Identity, ObjectError> {
     let policies = documents(view, &user)?;
     Ok(with_policies(user, policies))
 }
@@ -239,6 +248,8 @@ fn with_policies(user: UserRow, policies: Vec<Arc<str>>) -> Identity {
         path: profile.path,
         policies,
         created_unix_ms: profile.created_unix_ms,
+        tags: profile.tags,
+        role_session: None,
     }
 }
 

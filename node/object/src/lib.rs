@@ -32,6 +32,7 @@ mod propose;
 mod put;
 mod read_row;
 mod remote;
+mod session;
 mod upload;
 mod upload_list;
 mod user;
@@ -58,6 +59,7 @@ pub use objects::{Objects, ObjectsConfig};
 pub use precondition::{EtagMatch, Preconditions, RangeSpec};
 pub use put::{PutOutcome, PutRequest};
 pub use remote::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
+pub use session::{Session, SessionClaims, SessionError, SessionHolder, SessionOf, is_session_key};
 pub use upload::{
     ChosenPart, CompleteOutcome, CompleteRequest, CopyPartRequest, CreateUploadOutcome, CreateUploadRequest,
     PartOutcome, PutPartRequest,

@@ -70,8 +70,12 @@ fn unique_id(kind: MemberKind) -> String {
         MemberKind::Role => "AROA",
         MemberKind::Policy => "ANPA",
     };
-    let digits = random::<ID_RANDOM_LENGTH>().map(|byte| char::from(ID_ALPHABET[usize::from(byte % 32)]));
-    letters.chars().chain(digits).collect()
+    format!("{letters}{}", unique_digits::<ID_RANDOM_LENGTH>())
+}
+
+/// Random letters and digits.
+pub(crate) fn unique_digits<const N: usize>() -> String {
+    random::<N>().iter().map(|byte| char::from(ID_ALPHABET[usize::from(byte % 32)])).collect()
 }
 
 #[cfg(test)]

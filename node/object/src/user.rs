@@ -19,6 +19,7 @@ use meridian_types::{PartitionId, Timestamp};
 use crate::objects::Inner;
 use crate::propose::unexpected;
 use crate::read_row::index_error;
+use crate::session::is_session_key;
 use crate::{ObjectError, Objects};
 
 /// The name and id of the user that the cluster was made with, whose key stands in the nodes' secrets.
@@ -187,6 +188,9 @@ impl NewKey {
         }
         if key.secret_key.is_empty() || key.secret_key.len() > SECRET_KEY_LENGTH_MAX || !is_plain(&key.secret_key) {
             return Err(invalid("secret_key", "must be 1 to 256 printable ASCII characters"));
+        }
+        if is_session_key(&key.access_key) {
+            return Err(invalid("access_key", "has the form of a session's; choose another"));
         }
         if key.access_key.contains(['/', ',']) {
             return Err(invalid("access_key", "must hold no slash and no comma"));

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::Extensions;
-use meridian_object::{BucketRow, Objects};
+use http::{Extensions, HeaderMap, Uri};
+use meridian_object::{BucketRow, Objects, SessionError};
 use meridian_types::BucketName;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::{S3ErrorCode, S3Result, dto};
 
+use crate::attributes::url_decode;
 use crate::buckets::owner;
 use crate::config::{CredentialsError, CredentialsProvider, Principal};
 use crate::context::RequestContext;
@@ -31,6 +32,9 @@ pub(crate) struct Secrets(pub Arc<dyn CredentialsProvider>);
 #[async_trait]
 impl S3Auth for Secrets {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if let Some(secret_key) = self.0.session_secret(access_key) {
+            return Ok(SecretKey::from(secret_key.expose())); // `Access` sees the token
+        }
         let principal = self.0.principal(access_key).await.map_err(users_unknown)?;
         let unknown = || error(S3ErrorCode::InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist.");
         Ok(SecretKey::from(principal.ok_or_else(unknown)?.secret_key.expose()))
@@ -51,8 +55,9 @@ impl S3Access for Access {
         let context = context.ok_or_else(access_denied)?; // never: `respond` puts it there
         context.set_operation(&operation);
         if let Some(credentials) = cx.credentials() {
-            let principal = self.credentials.principal(&credentials.access_key).await.map_err(users_unknown)?;
-            context.set_principal(Arc::new(principal.ok_or_else(access_denied)?));
+            let access_key = credentials.access_key.clone();
+            let token = session_token(cx.headers(), cx.uri());
+            context.set_principal(Arc::new(self.principal(&access_key, token.as_deref()).await?));
         }
         let Some(guard) = &self.guard else {
             return context.principal().map(|_| ()).ok_or_else(access_denied);
@@ -72,6 +77,52 @@ impl S3Access for Access {
             principal: context.principal().map(Arc::as_ref),
         };
         guard.check(asked, path, &context).await
+    }
+}
+
+/// Carries the token of a session, in a header or in the query of a presigned URL.
+pub(crate) const TOKEN_HEADER: &str = "x-amz-security-token";
+
+/// The token that a request carries; an empty one is none.
+pub(crate) fn session_token(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    let header = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let from_query = || {
+        let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let mut values = pairs.filter(|(name, _)| name.eq_ignore_ascii_case(TOKEN_HEADER)).map(|(_, value)| value);
+        values.next().and_then(url_decode)
+    };
+    header.or_else(from_query).filter(|token| !token.is_empty())
+}
+
+impl Access {
+    /// # Errors
+    /// `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`, `AccessDenied`.
+    async fn principal(&self, access_key: &str, token: Option<&str>) -> S3Result<Principal> {
+        let is_session = self.credentials.session_secret(access_key).is_some();
+        match (is_session, token) {
+            (false, None) => {
+                let principal = self.credentials.principal(access_key).await.map_err(users_unknown)?;
+                principal.ok_or_else(access_denied)
+            }
+            (true, Some(token)) => self.credentials.session(access_key, token).await.map_err(token_refused),
+            (true, None) => Err(unknown_key()),
+            (false, Some(_)) => Err(token_refused(SessionError::Invalid)),
+        }
+    }
+}
+
+fn unknown_key() -> s3s::S3Error {
+    error(S3ErrorCode::InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records.")
+}
+
+fn token_refused(failure: SessionError) -> s3s::S3Error {
+    match failure {
+        SessionError::Invalid => {
+            error(S3ErrorCode::InvalidToken, "The provided token is malformed or otherwise invalid.")
+        }
+        SessionError::Expired => error(S3ErrorCode::ExpiredToken, "The provided token has expired."),
+        SessionError::Gone => unknown_key(),
+        SessionError::Unknown(failure) => object_error(failure, None),
     }
 }
 
@@ -126,6 +177,17 @@ pub(crate) async fn authorized_bucket(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_come_in_headers_and_queries() {
+        let token = |header: Option<&'static str>, uri: &'static str| {
+            let headers = header.map(|value| (http::HeaderName::from_static(TOKEN_HEADER), value.parse().unwrap()));
+            session_token(&headers.into_iter().collect(), &Uri::from_static(uri))
+        };
+        assert_eq!(token(Some("a+/="), "/b"), Some("a+/=".to_owned()));
+        assert_eq!(token(None, "/b?X-Amz-Security-Token=a%2B%2F%3D&x=1"), Some("a+/=".to_owned()));
+        assert_eq!((token(None, "/b?x=1"), token(Some(""), "/b")), (None, None));
+    }
 
     #[test]
     fn nobody_is_no_principal() {

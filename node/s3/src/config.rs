@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meridian_object::Identity;
+use meridian_object::{Identity, SessionError};
 use meridian_sigv4::SecretKey;
 
 use crate::observe::RequestObserver;
@@ -101,4 +101,17 @@ pub trait CredentialsProvider: Send + Sync + 'static {
     /// # Errors
     /// Only when it can't be known.
     async fn principal(&self, access_key: &str) -> Result<Option<Principal>, CredentialsError>;
+
+    /// The secret key of a session's access key, whose token is still to be seen; `None` for any other key.
+    fn session_secret(&self, _access_key: &str) -> Option<SecretKey> {
+        None
+    }
+
+    /// Who a session's request is from.
+    ///
+    /// # Errors
+    /// `SessionError`; `Invalid` where there are no sessions.
+    async fn session(&self, _access_key: &str, _token: &str) -> Result<Principal, SessionError> {
+        Err(SessionError::Invalid)
+    }
 }

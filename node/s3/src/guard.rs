@@ -246,7 +246,7 @@ impl Guard {
             admin: identity.admin,
             policies: identity.policies.iter().map(parse).collect::<S3Result<_>>()?,
             session: principal.session_policy.as_ref().map(parse).transpose()?,
-            role_session: None,
+            role_session: identity.role_session.clone(),
         }))
     }
 

@@ -26,10 +26,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Response};
-use meridian_object::{MemberKind, Objects};
+use meridian_object::{MemberKind, Objects, SessionError};
 use meridian_sigv4::{Claim, PayloadHash, Verifier, VerifyError};
 use s3s::Body;
 
+use crate::auth::session_token;
 use crate::config::{CredentialsProvider, Principal};
 use crate::context::RequestContext;
 use crate::guard::Guard;
@@ -127,18 +128,41 @@ impl Iam {
             "sts" => &self.sts,
             _ => &self.iam, // says what it expected
         };
-        let found = self.credentials.principal(claim.access_key()).await;
-        let found = found.map_err(|failure| {
-            tracing::warn!(%failure, "the users can't be asked");
-            IamError::new("ServiceUnavailable", 503, "The users can't be asked now. Please try again.")
-        })?;
-        let unknown =
-            || IamError::new("InvalidClientTokenId", 403, "The security token included in the request is invalid.");
-        let principal = found.ok_or_else(unknown)?;
+        let principal = self.claimed(claim.access_key(), session_token(&parts.headers, &parts.uri)).await?;
         let (hash, now_unix_ms) = (PayloadHash::of(body), self.guard.now_unix_ms());
         verifier.verify(parts, &claim, &principal.secret_key, Some(&hash), now_unix_ms).map_err(signature_error)?;
         Ok(principal)
     }
+
+    /// Who the request says that it is from.
+    async fn claimed(&self, access_key: &str, token: Option<String>) -> Result<Principal, IamError> {
+        let is_session = self.credentials.session_secret(access_key).is_some();
+        match (is_session, token) {
+            (false, None) => {
+                let found = self.credentials.principal(access_key).await;
+                found.map_err(|failure| users_unknown(&failure))?.ok_or_else(unknown_key)
+            }
+            (true, Some(token)) => {
+                self.credentials.session(access_key, &token).await.map_err(|failure| match failure {
+                    SessionError::Invalid | SessionError::Gone => unknown_key(),
+                    SessionError::Expired => {
+                        IamError::new("ExpiredToken", 403, "The security token included in the request is expired")
+                    }
+                    SessionError::Unknown(failure) => users_unknown(&failure),
+                })
+            }
+            (true, None) | (false, Some(_)) => Err(unknown_key()),
+        }
+    }
+}
+
+fn unknown_key() -> IamError {
+    IamError::new("InvalidClientTokenId", 403, "The security token included in the request is invalid.")
+}
+
+fn users_unknown(failure: &dyn std::fmt::Display) -> IamError {
+    tracing::warn!(%failure, "the users can't be asked");
+    IamError::new("ServiceUnavailable", 503, "The users can't be asked now. Please try again.")
 }
 
 fn signature_error(failure: VerifyError) -> IamError {
@@ -160,8 +184,9 @@ fn signature_error(failure: VerifyError) -> IamError {
 }
 
 /// What is offered.
-const ACTIONS: [&str; 63] = [
+const ACTIONS: [&str; 65] = [
     "AddUserToGroup",
+    "AssumeRole",
     "AttachGroupPolicy",
     "AttachRolePolicy",
     "AttachUserPolicy",
@@ -188,6 +213,7 @@ const ACTIONS: [&str; 63] = [
     "GetPolicyVersion",
     "GetRole",
     "GetRolePolicy",
+    "GetSessionToken",
     "GetUser",
     "GetUserPolicy",
     "ListAccessKeys",
@@ -227,8 +253,7 @@ const ACTIONS: [&str; 63] = [
 ];
 
 /// Actions of these services that are answered 501 and not as unknown.
-const KNOWN_ELSEWHERE: [&str; 19] = [
-    "AssumeRole",
+const KNOWN_ELSEWHERE: [&str; 17] = [
     "AssumeRoleWithSAML",
     "AssumeRoleWithWebIdentity",
     "CreateInstanceProfile",
@@ -242,7 +267,6 @@ const KNOWN_ELSEWHERE: [&str; 19] = [
     "GetAccessKeyLastUsed",
     "GetAccountSummary",
     "GetFederationToken",
-    "GetSessionToken",
     "ListMFADevices",
     "PutUserPermissionsBoundary",
     "SetDefaultPolicyVersion",
@@ -315,6 +339,8 @@ async fn dispatch(call: &Call<'_>, action: &str) -> Result<String, IamError> {
         "UntagPolicy" => call.untag(Policy).await,
         "ListPolicyTags" => call.list_tags(Policy).await,
         "GetCallerIdentity" => Ok(call.caller_identity()),
+        "AssumeRole" => call.assume_role().await,
+        "GetSessionToken" => call.session_token().await,
         _ => Err(IamError::new("InvalidAction", 400, "Could not find operation.")), // never: they are all of `ACTIONS`
     }
 }

@@ -83,12 +83,20 @@ impl Asked<'_> {
             context.add("aws:userid", "anonymous");
             return;
         };
-        let (kind, resource) = match identity.is_account() {
-            true => ("Account", format!("user/{}", identity.name)),
-            false => ("User", format!("user/{}", identity.name)),
+        let (kind, resource) = match (identity.is_account(), &identity.role_session) {
+            (true, _) => ("Account", format!("user/{}", identity.name)),
+            (false, None) if identity.path.is_empty() => ("User", format!("user/{}", identity.name)),
+            (false, None) => ("User", format!("user{}{}", identity.path, identity.name)),
+            // The role and not its session (IAM).
+            (false, Some(_)) => ("AssumedRole", format!("role{}{}", identity.path, identity.name)),
         };
         context.add("aws:PrincipalType", kind);
-        context.add("aws:username", identity.name.clone());
+        if identity.role_session.is_none() {
+            context.add("aws:username", identity.name.clone());
+        }
+        for (key, value) in &identity.tags {
+            context.add(&format!("aws:PrincipalTag/{key}"), value.clone());
+        }
         context.add("aws:userid", identity.id.clone());
         context.add("aws:PrincipalAccount", identity.account.clone());
         context.add("aws:PrincipalArn", format!("arn:aws:iam::{}:{resource}", identity.account));

@@ -20,6 +20,8 @@ pub(crate) fn identity(name: &str, admin: bool) -> Identity {
         path: String::new(),
         policies: Vec::new(),
         created_unix_ms: 0,
+        tags: Default::default(),
+        role_session: None,
     }
 }
 
