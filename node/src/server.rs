@@ -186,7 +186,9 @@ impl RunningNode {
         let metrics = Arc::new(NodeMetrics::new());
         let users = Arc::new(Users::new(&config.secrets, objects.clone()));
         let administered = objects.clone();
-        let s3_config = s3_config(&config, Arc::clone(&users), &metrics);
+        let mut s3_config = s3_config(&config, Arc::clone(&users), &metrics);
+        let replicated = replication.clone();
+        s3_config.durable_everywhere = Some(Arc::new(move || replicated.durable_everywhere()));
         let lifecycle = Arc::new(LifecycleCounts::default());
         {
             let (objects, counts, stopped) = (objects.clone(), Arc::clone(&lifecycle), stopped(&stop));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use meridian_control::Control;
 use meridian_env::HybridClock;
+use meridian_index::BucketRow;
 use meridian_meta::{Meta, ReadView};
 use meridian_replica::Replicas;
 use meridian_sigv4::ClusterKey;
@@ -101,6 +102,11 @@ impl Objects {
     /// The S3 region name of this datacenter.
     pub fn region(&self) -> &DatacenterName {
         &self.inner.config.region
+    }
+
+    /// Whether a bucket's code gives other datacenters a copy of its bytes.
+    pub fn keeps_copies_elsewhere(&self, bucket: &BucketRow) -> bool {
+        bucket.settings.code.unwrap_or(self.inner.config.default_code).other_datacenters() > 0
     }
 
     /// The node's wall clock, in milliseconds since the Unix epoch.

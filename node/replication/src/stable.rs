@@ -114,6 +114,11 @@ async fn commit(inner: &Inner, partition: PartitionId, times: StableTimes) {
 }
 
 impl Replication {
+    /// Everything stamped at or below it is durable in every member that shall have it, as this node knows.
+    pub fn durable_everywhere(&self) -> Timestamp {
+        self.inner.stable.lock().times().data
+    }
+
     /// What every member has, as this node knows it.
     pub fn stable(&self) -> StableStatus {
         let inner = &self.inner;

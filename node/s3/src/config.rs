@@ -8,6 +8,7 @@ use meridian_object::{Identity, SessionError};
 use meridian_sigv4::SecretKey;
 
 use crate::observe::RequestObserver;
+use crate::replication_status::DurableEverywhere;
 
 /// Configuration of one gateway.
 #[derive(Clone)]
@@ -17,11 +18,19 @@ pub struct S3Config {
     pub domains: Vec<String>,
     pub limits: GatewayLimits,
     pub observer: Option<Arc<dyn RequestObserver>>,
+    /// What every datacenter has; without it no replication status is told.
+    pub durable_everywhere: Option<DurableEverywhere>,
 }
 
 impl S3Config {
     pub fn new(credentials: Arc<dyn CredentialsProvider>) -> Self {
-        Self { credentials, domains: Vec::new(), limits: GatewayLimits::default(), observer: None }
+        Self {
+            credentials,
+            domains: Vec::new(),
+            limits: GatewayLimits::default(),
+            observer: None,
+            durable_everywhere: None,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use s3s::{S3, S3Error, S3Request, S3Response, S3Result};
 use crate::auth::{authorized_bucket, context_of};
 use crate::context::RequestContext;
 use crate::errors::{not_implemented, object_error};
+use crate::replication_status::DurableEverywhere;
 use crate::wire_values::bucket_name;
 
 /// Names of S3's sub-resources: in the query they change what a request means.
@@ -63,11 +64,12 @@ const SUBRESOURCES: [&str; 38] = [
 /// S3 over `Objects`.
 pub(crate) struct Gateway {
     pub objects: Objects,
+    pub durable_everywhere: Option<DurableEverywhere>,
 }
 
 impl Gateway {
-    pub fn new(objects: Objects) -> Self {
-        Self { objects }
+    pub fn new(objects: Objects, durable_everywhere: Option<DurableEverywhere>) -> Self {
+        Self { objects, durable_everywhere }
     }
 
     /// Parses a bucket's name and lets the request use it.

@@ -22,6 +22,7 @@ use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::lifecycle_rules::expiration_header;
 use crate::locks::{legal_hold_status, mode_name};
 use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
+use crate::replication_status::replication_status;
 use crate::versioning::{version_id, version_text};
 use crate::wire_values::{etag, object_key, part_number, timestamp};
 
@@ -71,12 +72,14 @@ impl Gateway {
         let outcome = self.objects.get(get).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
         let expiration = expiration(&extensions, version_named, &info);
+        let replication_status = self.replication_status(&extensions, &info);
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
         Ok(S3Response::new(dto::GetObjectOutput {
             body: Some(outgoing(outcome.body)),
             expiration,
+            replication_status,
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(&range)),
             content_range: content_range(partial, &range, info.size),
@@ -136,11 +139,13 @@ impl Gateway {
         let outcome = self.objects.head(head).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
         let expiration = expiration(&extensions, version_named, &info);
+        let replication_status = self.replication_status(&extensions, &info);
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
         Ok(S3Response::new(dto::HeadObjectOutput {
             expiration,
+            replication_status,
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(&range)),
             content_range: content_range(partial, &range, info.size),
@@ -177,6 +182,13 @@ impl Gateway {
 pub(crate) fn plain_read(bucket: BucketName, key: &str, version: Option<&str>) -> S3Result<GetRequest> {
     let (key, version) = (object_key(key)?, version_id(version)?);
     Ok(GetRequest { bucket, key, version, range: None, part_number: None, preconditions: Default::default() })
+}
+
+impl Gateway {
+    fn replication_status(&self, extensions: &Extensions, info: &ObjectInfo) -> Option<dto::ReplicationStatus> {
+        let bucket = context_of(extensions).and_then(|context| context.bucket());
+        replication_status(&self.objects, self.durable_everywhere.as_ref(), bucket, info)
+    }
 }
 
 /// Of the current version only: whether another one is current is not known here.

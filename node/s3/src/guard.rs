@@ -21,6 +21,7 @@ use crate::config::Principal;
 use crate::context::RequestContext;
 use crate::document_xml::from_text;
 use crate::errors::{access_denied, error, object_error};
+use crate::extra_rules::rules_of_headers;
 use crate::get::plain_read;
 use crate::question::Asked;
 use crate::wire_values::bucket_name;
@@ -118,7 +119,17 @@ impl Guard {
             None => ask(who, rule, &bucket_arn(row), &keys, &access, None),
             Some(key) => self.may_use_object(who, rule, row, key, version.as_deref(), keys, &access).await?,
         };
-        if !allowed || !may_bypass {
+        let also = match (key, who.user()) {
+            (Some(key), Some(user)) if !user.is_account() => {
+                let arn = format!("{}/{key}", bucket_arn(row));
+                let keys = asked.context();
+                rules_of_headers(asked.operation, asked.headers)
+                    .into_iter()
+                    .all(|rule| ask(who, rule, &arn, &keys, &access, None))
+            }
+            _ => true,
+        };
+        if !allowed || !may_bypass || !also {
             return Err(access_denied());
         }
         match asked.operation {
@@ -153,7 +164,9 @@ impl Guard {
     ) -> S3Result<bool> {
         let arn = format!("{}/{key}", bucket_arn(row));
         let asks_for_tags = access.policy.as_ref().is_some_and(|policy| policy.mentions(EXISTING_TAG))
-            || who.user().is_some_and(|user| user.policies.iter().any(|policy| policy.mentions(EXISTING_TAG)));
+            || who.user().is_some_and(|user| {
+                user.policies.iter().chain(&user.session).any(|policy| policy.mentions(EXISTING_TAG))
+            });
         if !asks_for_tags && !matches!(rule.need, Need::Object(_) | Need::ObjectOwner) {
             return Ok(ask(who, rule, &arn, &keys, access, None));
         }

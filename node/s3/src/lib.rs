@@ -34,6 +34,7 @@ mod cors;
 mod delete;
 mod document_xml;
 mod errors;
+mod extra_rules;
 mod framing;
 mod gateway;
 mod get;
@@ -53,6 +54,7 @@ mod object_attributes;
 mod observe;
 mod put;
 mod question;
+mod replication_status;
 mod respond;
 mod server;
 mod tagging;
@@ -66,6 +68,7 @@ pub use catalog_users::CatalogUsers;
 pub use config::{CredentialsError, CredentialsProvider, GatewayLimits, Principal, S3Config};
 pub use lifecycle_rules::lifecycle_rules;
 pub use observe::{RequestObserver, RequestReport};
+pub use replication_status::DurableEverywhere;
 pub use server::{ServeError, serve};
 
 /// The tracing target whose events hold whole requests with their signatures: never let it through a filter.

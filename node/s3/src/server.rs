@@ -61,7 +61,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let guarded = Some(objects.clone());
-    serve_with(config, Gateway::new(objects), guarded, listener, shutdown).await
+    let gateway = Gateway::new(objects, config.durable_everywhere.clone());
+    serve_with(config, gateway, guarded, listener, shutdown).await
 }
 
 /// `serve` for any implementation of the operations; without `objects` there is no guard.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Need, Question, Target, decide};
+use super::{Need, Question, Target, decide, decide_assume, decide_own};
 use crate::access_block::{Ownership, PublicAccessBlock};
 use crate::acl::{Acl, CannedAcl, Permission};
 use crate::caller::{Caller, Context, UserCaller};
@@ -200,4 +200,113 @@ fn a_session_may_do_no_more_than_its_policy() {
     assert!(!case.ask(Caller::User(&session("s3:PutObject")), LIST.0, LIST.1));
     let foreign = UserCaller { id: "x".into(), account: "x".into(), ..session("s3:*") };
     assert!(!case.ask(Caller::User(&foreign), PUT.0, PUT.1), "a session policy gives nothing");
+}
+
+fn worker(name: &str, policies: Vec<Arc<Policy>>) -> UserCaller {
+    let id = format!("id-{name}");
+    UserCaller { id, name: name.into(), account: "own".into(), policies, ..UserCaller::default() }
+}
+
+/// A session in which a role of `own` is taken on.
+fn role(policies: Vec<Arc<Policy>>) -> UserCaller {
+    UserCaller { id: "AROA1:job".into(), role_session: Some("job".into()), ..worker("reader", policies) }
+}
+
+#[test]
+fn a_bucket_policy_for_the_account_leaves_it_to_the_account_which_users_may() {
+    let with = |principal: Value| Case {
+        policy: Some(bucket_policy("Allow", json!({ "AWS": principal }), "s3:PutObject")),
+        ..Case::default()
+    };
+    let allow = identity_policy("Allow", "s3:PutObject", "*");
+    let put = |user: &UserCaller, case: &Case| case.ask(Caller::User(user), PUT.0, PUT.1);
+    for (principal, alone, allowed) in [
+        (json!("own"), false, true),
+        (json!("arn:aws:iam::own:root"), false, true),
+        (json!("arn:aws:iam::own:user/worker"), true, true),
+        (json!(["arn:aws:iam::own:root", "arn:aws:iam::own:user/x/worker"]), true, true),
+        (json!("*"), true, true),
+    ] {
+        let case = with(principal.clone());
+        assert_eq!(put(&worker("worker", vec![]), &case), alone, "{principal}");
+        assert_eq!(put(&worker("worker", vec![allow.clone()]), &case), allowed, "{principal}");
+    }
+}
+
+#[test]
+fn a_role_is_named_as_a_role_and_by_its_session_and_not_as_a_user() {
+    for (principal, expected) in [
+        ("arn:aws:iam::own:role/reader", true),
+        ("arn:aws:iam::own:role/path/reader", true),
+        ("arn:aws:sts::own:assumed-role/reader/job", true),
+        ("arn:aws:sts::own:assumed-role/reader/other", false),
+        ("arn:aws:sts::other:assumed-role/reader/job", false),
+        ("arn:aws:iam::own:user/reader", false),
+        ("arn:aws:iam::own:role/writer", false),
+        ("arn:aws:iam::other:role/reader", false),
+    ] {
+        let policy = Some(bucket_policy("Allow", json!({ "AWS": principal }), "s3:PutObject"));
+        let case = Case { policy, ..Case::default() };
+        assert_eq!(case.ask(Caller::User(&role(vec![])), PUT.0, PUT.1), expected, "{principal}");
+    }
+    let user = worker("reader", vec![]);
+    let case = Case {
+        policy: Some(bucket_policy("Allow", json!({ "AWS": "arn:aws:iam::own:role/reader" }), "s3:PutObject")),
+        ..Case::default()
+    };
+    assert!(!case.ask(Caller::User(&user), PUT.0, PUT.1), "a user of the role's name is not the role");
+}
+
+#[test]
+fn a_role_is_taken_on_by_whom_it_trusts() {
+    const ARN: &str = "arn:aws:iam::own:role/reader";
+    let trust = |effect: &str, principal: Value, condition: Value| {
+        let statement = json!({
+            "Effect": effect, "Principal": principal, "Action": "sts:AssumeRole", "Condition": condition,
+        });
+        let document = json!({ "Version": "2012-10-17", "Statement": statement });
+        Policy::parse(&document.to_string(), DocumentKind::Trust).unwrap()
+    };
+    let allow = identity_policy("Allow", "sts:AssumeRole", ARN);
+    let deny = identity_policy("Deny", "sts:*", "*");
+    let foreign = |policies| UserCaller { account: "other".into(), ..worker("ann", policies) };
+    let to = |principal: &str| trust("Allow", json!({ "AWS": principal }), json!({}));
+    let none = || json!({});
+    for (case, trust, caller, expected) in [
+        ("named user", to("arn:aws:iam::own:user/ann"), worker("ann", vec![]), true),
+        ("named user, denied by itself", to("arn:aws:iam::own:user/ann"), worker("ann", vec![deny]), false),
+        ("another user", to("arn:aws:iam::own:user/bob"), worker("ann", vec![]), false),
+        ("its account, without a right", to("arn:aws:iam::own:root"), worker("ann", vec![]), false),
+        ("its account, with a right", to("arn:aws:iam::own:root"), worker("ann", vec![allow.clone()]), true),
+        ("a right without trust", to("arn:aws:iam::own:user/bob"), worker("ann", vec![allow.clone()]), false),
+        ("another account's user, without", to("arn:aws:iam::other:user/ann"), foreign(vec![]), false),
+        ("another account's user, with", to("arn:aws:iam::other:user/ann"), foreign(vec![allow]), true),
+        ("an account", to("own"), account("own"), true),
+        ("a service", trust("Allow", json!({ "Service": "ec2.amazonaws.com" }), none()), account("own"), false),
+        ("a deny", trust("Deny", json!("*"), none()), account("own"), false),
+        (
+            "an external id that is missing",
+            trust("Allow", json!("*"), json!({ "StringEquals": { "sts:ExternalId": "7" } })),
+            worker("ann", vec![]),
+            false,
+        ),
+    ] {
+        assert_eq!(decide_assume(&caller, ARN, "own", &trust, &Context::new()), expected, "{case}");
+    }
+}
+
+#[test]
+fn what_concerns_no_bucket_needs_a_right_of_users_and_none_of_accounts() {
+    let may = |user: &UserCaller, action: &str| decide_own(user, action, "arn:aws:iam::own:user/bob", &Context::new());
+    let deny = || identity_policy("Deny", "iam:DeleteUser", "*");
+    assert!(may(&account("own"), "iam:CreateUser"));
+    assert!(!may(&UserCaller { policies: vec![deny()], ..account("own") }, "iam:DeleteUser"));
+    assert!(!may(&worker("ann", vec![]), "iam:CreateUser"));
+    let all = identity_policy("Allow", "iam:*", "arn:aws:iam::own:user/*");
+    assert!(may(&worker("ann", vec![all.clone()]), "iam:CreateUser"));
+    assert!(!may(&worker("ann", vec![all, deny()]), "iam:DeleteUser"));
+    let admin = UserCaller { admin: true, ..account("root") };
+    assert!(may(&admin, "iam:DeleteUser"));
+    let narrowed = UserCaller { session: Some(identity_policy("Allow", "s3:*", "*")), ..admin };
+    assert!(!may(&narrowed, "iam:DeleteUser"), "a session narrows an administrator too");
 }

@@ -137,3 +137,41 @@ fn asked_for_keys_are_known() {
     let policy = parse(&statement(|one| one["Condition"] = condition)).unwrap();
     assert!(policy.mentions("s3:existingobjecttag/") && !policy.mentions("s3:requestobjecttag/"));
 }
+
+#[test]
+fn trust_policies_name_principals_and_no_resources() {
+    let trust = |change: &dyn Fn(&mut Value)| {
+        let mut one = json!({ "Effect": "Allow", "Principal": { "AWS": "c1" }, "Action": "sts:AssumeRole" });
+        change(&mut one);
+        Policy::parse(&json!({ "Statement": [one] }).to_string(), DocumentKind::Trust)
+    };
+    assert!(trust(&|_| ()).is_ok());
+    assert!(trust(&|one| one["Principal"] = json!({ "Service": "ec2.amazonaws.com" })).is_ok());
+    let resource = trust(&|one| one["Resource"] = json!("*"));
+    assert_eq!(resource.unwrap_err(), PolicyError::Unknown("Resource".to_owned()));
+    let nobody = trust(&|one| {
+        one.as_object_mut().unwrap().remove("Principal");
+    });
+    assert_eq!(nobody.unwrap_err(), PolicyError::Missing("Principal"));
+}
+
+#[test]
+fn statement_ids_are_unique_and_actions_of_users_name_any_service() {
+    let two = |one: &str, other: &str| {
+        let statement = |id: &str| json!({ "Sid": id, "Effect": "Allow", "Action": "s3:*", "Resource": "*" });
+        let document = json!({ "Statement": [statement(one), statement(other)] });
+        Policy::parse(&document.to_string(), DocumentKind::Identity)
+    };
+    assert!(two("a", "b").is_ok() && two("", "").is_ok());
+    assert_eq!(two("a", "a").unwrap_err(), PolicyError::StatementId);
+    let action = |action: &str| {
+        let document = json!({ "Statement": { "Effect": "Allow", "Action": action, "Resource": "*" } });
+        Policy::parse(&document.to_string(), DocumentKind::Identity)
+    };
+    for good in ["*", "kms:Decrypt", "S3:Get*", "s3-object-lambda:Get?bject"] {
+        assert!(action(good).is_ok(), "{good}");
+    }
+    for bad in ["", "s3:", ":Get", "s3:Get Object", "s 3:Get", "GetObject"] {
+        assert_eq!(action(bad).unwrap_err(), PolicyError::Action, "{bad}");
+    }
+}
