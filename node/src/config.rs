@@ -48,6 +48,8 @@ pub struct NodeFile {
     pub replication: ReplicationSection,
     #[serde(default)]
     pub lifecycle: LifecycleSection,
+    #[serde(default)]
+    pub rest: RestSection,
     /// All datacenters with their nodes, this one included. Addresses of other datacenters' nodes may be those
     /// of a proxy that stands between.
     #[serde(rename = "datacenter")]
@@ -160,6 +162,24 @@ impl Default for LifecycleSection {
     }
 }
 
+/// The REST port.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestSection {
+    /// Who may write blobs.
+    pub blob_auth: BlobAuthSetting,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlobAuthSetting {
+    /// Whoever has a signature or the token of the assignment.
+    #[default]
+    Token,
+    /// Whoever reaches the port.
+    Open,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatacenterSection {
@@ -227,6 +247,7 @@ pub struct NodeConfig {
     pub timing: TimingSection,
     pub replication: ReplicationSection,
     pub lifecycle: LifecycleSection,
+    pub rest: RestSection,
     pub secrets: Secrets,
 }
 
@@ -363,6 +384,7 @@ impl NodeConfig {
             limits: file.limits,
             replication: file.replication,
             lifecycle: file.lifecycle,
+            rest: file.rest,
             timing: file.timing,
             secrets,
         })
@@ -464,6 +486,7 @@ mod tests {
             limits: LimitsSection::default(),
             replication: ReplicationSection::default(),
             lifecycle: LifecycleSection::default(),
+            rest: RestSection::default(),
             timing: TimingSection::default(),
             datacenters: vec![
                 DatacenterSection { id: 1, name: "dc-a".into(), nodes: vec![member(1, "dc-a-1", 9000)] },

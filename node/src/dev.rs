@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 
 use crate::cli::DevArgs;
-use crate::config::{LimitsSection, NodeConfig};
+use crate::config::{BlobAuthSetting, LimitsSection, NodeConfig, RestSection};
 use crate::init::{ClusterPlan, ReadyFile, node_files, read_ready, write_atomically};
 use crate::server::{ProcessMemory, RunningNode};
 use crate::signals;
@@ -86,6 +86,8 @@ fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
         wan_address: None,
         public_address: None,
         limits: LimitsSection::default(),
+        // It binds to loopback, and the cookie of a fid is a secret.
+        rest: RestSection { blob_auth: BlobAuthSetting::Open },
     };
     plan.write()
 }

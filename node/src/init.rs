@@ -24,7 +24,7 @@ use crate::address::Address;
 use crate::client::UsageError;
 use crate::config::{
     CONFIG_VERSION, ClusterSection, DatacenterSection, LifecycleSection, LimitsSection, MemberSection, NodeFile,
-    NodeSection, ReplicationSection, Secrets, TimingSection,
+    NodeSection, ReplicationSection, RestSection, Secrets, TimingSection,
 };
 use crate::pki::Authority;
 
@@ -54,6 +54,7 @@ pub struct ClusterPlan {
     /// The host that `ready.json` names to clients, where it differs.
     pub public_address: Option<String>,
     pub limits: LimitsSection,
+    pub rest: RestSection,
 }
 
 /// `ready.json`: where a cluster's endpoints are. Field names are an interface.
@@ -261,6 +262,7 @@ impl ClusterPlan {
             timing: TimingSection::default(),
             replication: ReplicationSection::default(),
             lifecycle: LifecycleSection::default(),
+            rest: self.rest,
             datacenters: datacenters.to_vec(),
         };
         write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)
@@ -311,6 +313,7 @@ mod tests {
             wan_address: None,
             public_address: None,
             limits: LimitsSection::default(),
+            rest: RestSection::default(),
         }
     }
 

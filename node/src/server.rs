@@ -22,7 +22,7 @@ use meridian_replication::{
     hear_peers, serve_bulk,
 };
 use meridian_replicator::ClockConfig;
-use meridian_rest::{NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
+use meridian_rest::{BlobAuth, NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
 use meridian_s3::{GatewayLimits, RequestObserver, RequestReport, S3Config};
 use meridian_store::{GroupId, SharedMemory, Store};
 use meridian_types::{DatacenterId, Timestamp};
@@ -36,7 +36,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
-use crate::config::{Datacenter, LimitsSection, Member, NodeConfig};
+use crate::config::{BlobAuthSetting, Datacenter, LimitsSection, Member, NodeConfig};
 use crate::identity::Identity;
 use crate::lifecycle;
 use crate::links::DatacenterLinks;
@@ -219,6 +219,10 @@ impl RunningNode {
             objects: administered,
             metrics,
             connections_max: view.config.limits.s3_connections_max,
+            blob_auth: match view.config.rest.blob_auth {
+                BlobAuthSetting::Token => BlobAuth::Token,
+                BlobAuthSetting::Open => BlobAuth::Open,
+            },
         };
         servers.spawn(meridian_rest::serve(rest_config, listeners.rest, stopped(&stop)));
         Ok(Self { view, replication, host, volumes, gossip, servers, stop, _identity: identity })

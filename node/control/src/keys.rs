@@ -24,6 +24,18 @@ impl KeyLeases {
         Some(NeedleKey(key))
     }
 
+    /// The first of `count` keys in a row, or `None` when neither range has so many. What the range in use has left is then
+    /// passed over.
+    pub(crate) fn take(&mut self, count: u64) -> Option<NeedleKey> {
+        let has_room = |range: &Range<u64>| range.end - range.start >= count;
+        if !has_room(&self.current) {
+            self.current = self.reserve.take_if(|reserve| has_room(reserve))?;
+        }
+        let first = self.current.start;
+        self.current.start += count;
+        Some(NeedleKey(first))
+    }
+
     /// Whether a range should be leased now, ahead of need.
     pub(crate) fn wants_more(&self) -> bool {
         self.reserve.is_none()
@@ -56,5 +68,17 @@ mod tests {
         let issued: Vec<_> = std::iter::from_fn(|| keys.next()).map(|key| key.0).collect();
         assert_eq!(issued, [10, 11, 50]);
         assert!(keys.wants_more());
+    }
+
+    #[test]
+    fn keys_in_a_row_come_from_one_range_and_none_twice() {
+        let mut keys = KeyLeases::default();
+        assert!(keys.take(1).is_none());
+        keys.add(NeedleKey(10), 5);
+        keys.add(NeedleKey(50), 4);
+        assert_eq!((keys.take(3), keys.next()), (Some(NeedleKey(10)), Some(NeedleKey(13))));
+        assert_eq!(keys.take(2), Some(NeedleKey(50)), "one key was left of the first range");
+        assert!(keys.take(3).is_none() && keys.wants_more());
+        assert_eq!((keys.take(2), keys.next()), (Some(NeedleKey(52)), None));
     }
 }

@@ -30,5 +30,5 @@ pub use records::{
     VolumeState, WatermarkReport,
 };
 pub use renewal::{RememberedBoot, remembered_boot};
-pub use shell::{Control, ControlConfig, WAIT_MS_MAX_DEFAULT};
+pub use shell::{Control, ControlConfig, KEYS_IN_ROW_MAX, WAIT_MS_MAX_DEFAULT};
 pub use writable::VOLUMES_OPEN_TARGET;

@@ -35,6 +35,8 @@ use crate::{
 
 /// A good `wait_ms_max`: longer than an election.
 pub const WAIT_MS_MAX_DEFAULT: u64 = 10_000;
+/// Most needle keys that are given out in a row: a fraction of a lease, so that little is passed over.
+pub const KEYS_IN_ROW_MAX: u64 = KEYS_IN_LEASE_MAX / 16;
 /// How often volumes and keys are looked after when nobody asks.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(3);
 /// The pause before a registration of unknown outcome is tried again.
@@ -162,6 +164,16 @@ impl Control {
         Ok(Fid { volume, key: self.inner.next_key().await?, cookie: entropy::cookie() })
     }
 
+    /// The first of `count` needle keys in a row, none of which was ever issued before: for whoever names several needles of
+    /// one volume at once. `count` is at most `KEYS_IN_ROW_MAX`.
+    ///
+    /// # Errors
+    /// As `next_fid`.
+    pub async fn next_keys(&self, count: u64) -> Result<NeedleKey, ControlError> {
+        assert!(count <= KEYS_IN_ROW_MAX, "more keys in a row than a lease surely has");
+        self.inner.next_keys(count).await
+    }
+
     /// An append to the volume failed or it is full: it is leased no more as of now, and sealed in the background.
     /// A volume that is not in use here is left as it is.
     pub async fn report_failed(&self, volume: VolumeId) {
@@ -276,6 +288,11 @@ impl Control {
             Response::Refused(Refusal::NoSuchNode(node)) => Err(ControlError::NoSuchNode { node }),
             other => Err(senseless(other)),
         }
+    }
+
+    /// Whether a datacenter is a member of the cluster.
+    pub fn is_member(&self, datacenter: DatacenterId) -> bool {
+        self.inner.writable.members.contains(&datacenter)
     }
 
     /// Whether gossip hears of a node.
@@ -416,21 +433,25 @@ impl Inner {
     }
 
     async fn next_key(&self) -> Result<NeedleKey, ControlError> {
-        if let Some(key) = self.take_key() {
+        self.next_keys(1).await
+    }
+
+    async fn next_keys(&self, count: u64) -> Result<NeedleKey, ControlError> {
+        if let Some(key) = self.take_keys(count) {
             return Ok(key);
         }
         let _leasing = self.leasing.lock().await;
         loop {
-            if let Some(key) = self.take_key() {
+            if let Some(key) = self.take_keys(count) {
                 return Ok(key);
             }
             self.lease_keys().await?;
         }
     }
 
-    fn take_key(&self) -> Option<NeedleKey> {
+    fn take_keys(&self, count: u64) -> Option<NeedleKey> {
         let mut keys = self.keys.lock();
-        let key = keys.next()?;
+        let key = if count == 1 { keys.next() } else { keys.take(count) }?;
         if keys.wants_more() {
             self.wake.notify_one();
         }

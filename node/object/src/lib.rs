@@ -8,6 +8,7 @@
 //! Invariants: an operation that answers `Ok` is durable; one that answers an error other than `Unavailable` has
 //! changed nothing visible. A body that fails in any way commits nothing. Bytes are verified before they leave.
 
+mod blob;
 mod body;
 mod bucket;
 mod bucket_delete;
@@ -38,6 +39,10 @@ mod upload_list;
 mod user;
 mod version;
 
+pub use blob::{
+    BLOB_SIZE_MAX, BLOB_WORD_LENGTH_MAX, BlobAddress, BlobBody, BlobError, BlobGrant, BlobInfo, BlobNode, BlobOutcome,
+    COUNT_MAX, OpenBlob, PutBlob, TOKEN_LIFETIME_MS, VolumePlaces,
+};
 pub use body::{BodyFinish, ByteStream, StreamError};
 pub use bucket::CreateBucketOutcome;
 pub use bucket_delete::fence_bucket;

@@ -26,7 +26,8 @@ use crate::{ObjectError, RemoteBuckets, RemoteBytes};
 const BUDGET_WAIT: Duration = Duration::from_secs(5);
 /// How long one linearizable read waits for its partition.
 const READ_WAIT: Duration = Duration::from_secs(10);
-/// Two chunks: one that is written while the next is filled.
+/// Two chunks: one that is written while the next is filled. The largest blobs need more, and are refused as long as there is
+/// no more.
 const CHUNK_BUDGET_BYTES_MIN: usize = 2 * CHUNK_SIZE_MAX;
 
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub(crate) struct Inner {
     /// Buckets whose deletion runs on this node: two at once would lift each other's fences (rule 18).
     pub(crate) deleting: Mutex<HashSet<BucketId>>,
     pub(crate) identities: Identities,
+    /// Deletes of blobs that other datacenters are being told of.
+    pub(crate) telling: Arc<Semaphore>,
     budget: Arc<Semaphore>,
 }
 
@@ -90,6 +93,7 @@ impl Objects {
             buckets,
             deleting: Mutex::new(HashSet::new()),
             identities: Identities::default(),
+            telling: Arc::new(Semaphore::new(crate::blob::TELLING_MAX)),
             budget,
         };
         Self { inner: Arc::new(inner) }
@@ -135,7 +139,7 @@ impl Inner {
 
     /// Room for `size` bytes of a chunk, waiting a bounded time.
     pub(crate) async fn reserve(&self, size: usize) -> Result<OwnedSemaphorePermit, ObjectError> {
-        let permits = u32::try_from(size).expect("a reservation is at most one chunk");
+        let permits = u32::try_from(size).expect("a reservation is at most one needle");
         match tokio::time::timeout(BUDGET_WAIT, Arc::clone(&self.budget).acquire_many_owned(permits)).await {
             Ok(permit) => Ok(permit.expect("the budget is never closed")),
             Err(_) => Err(ObjectError::Busy("the memory for chunks is in use")),
@@ -144,7 +148,7 @@ impl Inner {
 
     /// Room for `size` bytes if it is there at once: for work that is not needed yet.
     pub(crate) fn try_reserve(&self, size: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(size).expect("a reservation is at most one chunk");
+        let permits = u32::try_from(size).expect("a reservation is at most one needle");
         Arc::clone(&self.budget).try_acquire_many_owned(permits).ok()
     }
 }

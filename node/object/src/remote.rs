@@ -3,6 +3,7 @@
 //!
 //! Invariants: a fetch is never proxied again by the one who answers it; bytes arrive verified.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -18,6 +19,28 @@ pub trait RemoteBytes: Send + Sync {
     /// # Errors
     /// `RemoteError`: no holder can be reached, or none has the needle.
     async fn fetch(&self, fid: Fid, range: Range<u32>) -> Result<Bytes, RemoteError>;
+
+    /// The first bytes of a needle's data, at most `size_max`, and the size of all of it.
+    ///
+    /// # Errors
+    /// As `fetch`; `NotFound` only when everybody who may have it was asked.
+    async fn fetch_prefix(&self, fid: Fid, size_max: u32) -> Result<(Bytes, u32), RemoteError> {
+        Err(RemoteError::NotFound { reason: format!("{size_max} bytes of {fid:?} are asked of nobody") })
+    }
+
+    /// Deletes a needle on every replica in the datacenter that owns its volume, another one than this; durable on return.
+    ///
+    /// # Errors
+    /// `NotFound`: the owner has no such needle. `Unreachable`: not all of its nodes could be asked.
+    async fn delete_at_owner(&self, fid: Fid) -> Result<(), RemoteError> {
+        Err(RemoteError::NotFound { reason: format!("nobody owns {fid:?}") })
+    }
+
+    /// Deletes a needle in every mirror of its volume, those on nodes of this datacenter included, and adds the datacenters
+    /// that had it to `told`. Whether no mirror is left that was not reached, or that had nothing to delete yet.
+    async fn delete_at_mirrors(&self, _fid: Fid, _told: &mut BTreeSet<DatacenterId>) -> bool {
+        true
+    }
 
     /// Waits, within a bound, before a chunk is appended, while another datacenter that can be reached does not keep up
     /// (`replication_backpressure`).

@@ -47,6 +47,18 @@ impl Replicas {
         Ok(bytes)
     }
 
+    /// The first bytes of a needle's data, checked, at most `size_max` of them, and the size of all its data.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn read_prefix(&self, fid: Fid, size_max: u32) -> Result<(Bytes, u32), ReplicaError> {
+        if let Ok(found) = self.inner.volumes.read_prefix(fid, size_max).await {
+            return Ok(found);
+        }
+        let length = self.needle_size(fid).await?;
+        Ok((self.read(fid, 0..length.min(size_max)).await?, length))
+    }
+
     /// The size of a needle's data in bytes, once its cookie is checked.
     ///
     /// # Errors

@@ -117,15 +117,20 @@ impl Replicas {
     /// Deletes a needle on every replica; durable on those that are reached.
     ///
     /// # Errors
-    /// That of the first replica that could not; the others have deleted it all the same.
+    /// That of the first replica that could not; the others have deleted it all the same. `NoSuchVolume` when no node of
+    /// this datacenter has the volume.
     pub async fn delete(&self, fid: Fid) -> Result<(), ReplicaError> {
         let Inner { volumes, peers, config, .. } = &*self.inner;
-        let here = match volumes.role(fid.volume) {
+        let role = volumes.role(fid.volume);
+        let here = match role {
             Some(_) => volumes.delete(fid).await.map_err(ReplicaError::from),
             None => Ok(()),
         };
-        let Some(placement) = peers.placement(fid.volume).filter(|placement| !placement.secondaries.is_empty()) else {
-            return here;
+        if role.is_some_and(|role| !role.is_replicated()) {
+            return here; // there is no other replica
+        }
+        let Some(placement) = peers.placement(fid.volume) else {
+            return if role.is_some() { here } else { Err(ReplicaError::NoSuchVolume(fid.volume)) };
         };
         let mut failed = here.err();
         for node in placement.replicas().filter(|node| *node != config.local.node) {
@@ -136,6 +141,11 @@ impl Replicas {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.inner.config.local.node
     }
 
     /// What is known of a volume's replica on this node.

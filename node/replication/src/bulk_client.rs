@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -61,6 +61,7 @@ pub struct Range {
 
 /// One request.
 struct Wanted<'a> {
+    method: Method,
     path: &'a str,
     limit: usize,
     /// How long the answer may take to begin.
@@ -98,8 +99,14 @@ impl BulkClient {
 
     /// GETs `path` and returns the whole body, which must not be longer than `limit` bytes.
     pub async fn get(&self, path: &str, limit: usize, deadline: Duration) -> Result<Bytes, BulkError> {
-        let wanted = Wanted { path, limit, head_max: HEAD_MAX, partial_is_useful: false };
+        let wanted = Wanted { method: Method::GET, path, limit, head_max: HEAD_MAX, partial_is_useful: false };
         Ok(self.fetch(wanted, deadline).await?.bytes)
+    }
+
+    /// DELETEs `path`.
+    pub async fn delete(&self, path: &str, deadline: Duration) -> Result<(), BulkError> {
+        let wanted = Wanted { method: Method::DELETE, path, limit: 0, head_max: HEAD_MAX, partial_is_useful: false };
+        self.fetch(wanted, deadline).await.map(drop)
     }
 
     /// GETs a range of a volume, for which the node may wait as long as `path` asks it to. A body that stalls after some
@@ -111,7 +118,8 @@ impl BulkClient {
         wait: Duration,
         deadline: Duration,
     ) -> Result<Range, BulkError> {
-        let wanted = Wanted { path, limit, head_max: wait + HEAD_MAX, partial_is_useful: true };
+        let head_max = wait + HEAD_MAX;
+        let wanted = Wanted { method: Method::GET, path, limit, head_max, partial_is_useful: true };
         self.fetch(wanted, deadline).await
     }
 
@@ -168,9 +176,11 @@ impl BulkClient {
         connection: &mut SendRequest<Empty<Bytes>>,
         wanted: Wanted<'_>,
     ) -> Result<(Range, bool), BulkError> {
-        let Wanted { path, limit, head_max, partial_is_useful } = wanted;
+        let Wanted { method, path, limit, head_max, partial_is_useful } = wanted;
         let broke = |source| BulkError::Exchange { address: self.address.clone(), source };
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, self.address.as_str())
             .body(Empty::new())
             .expect("paths are made of digits and hex");

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! GET /v1/needle/FID?from=N&to=N             bytes of a needle's data, verified before they leave
+//! GET /v1/prefix/FID?size=N                  the size of a needle's data (u32, little-endian), then its first bytes, at most N
+//! DELETE /v1/needle/FID                      deletes it on this node; 404 when it is not here
 //! GET /v1/volume/ID/GENERATION?offset=N&length=N[&wait_ms=N]   bytes of the volume's file below its committed length
 //!                                            (rule 2); at that length it waits for more, and may answer with nothing
 //! POST /v1/replica/…                         between the replicas of a datacenter's volumes: `node/replica`
@@ -18,7 +20,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -119,14 +121,23 @@ pub async fn serve_bulk(
 type Answer = Response<Full<Bytes>>;
 
 async fn answer(volumes: &VolumeSet, request: &Request<Incoming>, stopping: watch::Receiver<bool>) -> Answer {
+    if request.method() == Method::DELETE {
+        return delete(volumes, request.uri().path()).await;
+    }
     if request.method() != Method::GET {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET, and DELETE of a needle");
     }
     let Some(wanted) = Wanted::parse(request.uri().path(), request.uri().query().unwrap_or("")) else {
         return refuse(StatusCode::BAD_REQUEST, "no such path");
     };
     let read = match wanted {
         Wanted::Needle { fid, from, to } => volumes.read(fid, from..to).await.map(|bytes| (bytes, None)),
+        Wanted::Prefix { fid, size } => volumes.read_prefix(fid, size).await.map(|(bytes, length)| {
+            let mut answer = BytesMut::with_capacity(PREFIX_LENGTH_SIZE + bytes.len());
+            answer.put_u32_le(length);
+            answer.extend_from_slice(&bytes);
+            (answer.freeze(), None)
+        }),
         Wanted::Range { volume, generation, offset, length, wait } => {
             await_bytes(volumes, (volume, offset), wait, stopping).await;
             let length = length.min(RANGE_BYTES_MAX);
@@ -142,6 +153,17 @@ async fn answer(volumes: &VolumeSet, request: &Request<Incoming>, stopping: watc
             }
             response
         }
+        Err(error) => refuse(status_of(&error), &error.to_string()),
+    }
+}
+
+/// Deletes a needle from what lies on this node; others are not asked.
+async fn delete(volumes: &VolumeSet, path: &str) -> Answer {
+    let Some(fid) = path.strip_prefix("/v1/needle/").and_then(|fid| fid.parse::<Fid>().ok()) else {
+        return refuse(StatusCode::BAD_REQUEST, "no such path");
+    };
+    match volumes.delete(fid).await {
+        Ok(()) => Response::new(Full::default()),
         Err(error) => refuse(status_of(&error), &error.to_string()),
     }
 }
@@ -182,6 +204,7 @@ fn refuse(status: StatusCode, reason: &str) -> Answer {
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Needle { fid: Fid, from: u32, to: u32 },
+    Prefix { fid: Fid, size: u32 },
     Range { volume: VolumeId, generation: FileGeneration, offset: u64, length: usize, wait: Duration },
 }
 
@@ -196,6 +219,13 @@ impl Wanted {
                     return None;
                 }
                 Self::Needle { fid: fid.parse().ok()?, from, to }
+            }
+            ("prefix", fid, None) => {
+                let size: u32 = query.get("size")?.parse().ok()?;
+                if size as usize > NEEDLE_SIZE_MAX {
+                    return None;
+                }
+                Self::Prefix { fid: fid.parse().ok()?, size }
             }
             ("volume", volume, Some(generation)) => Self::Range {
                 volume: VolumeId::from_raw(volume.parse().ok()?).ok()?,
@@ -213,6 +243,25 @@ impl Wanted {
 /// The path of a needle's bytes.
 pub fn needle_path(fid: Fid, from: u32, to: u32) -> String {
     format!("/v1/needle/{fid}?from={from}&to={to}")
+}
+
+/// The path of a needle's size and first bytes.
+pub fn prefix_path(fid: Fid, size: u32) -> String {
+    format!("/v1/prefix/{fid}?size={size}")
+}
+
+/// The path of a needle to delete.
+pub fn delete_path(fid: Fid) -> String {
+    format!("/v1/needle/{fid}")
+}
+
+/// Bytes of the size in front of a prefix.
+pub const PREFIX_LENGTH_SIZE: usize = 4;
+
+/// Whether an answer has as many bytes as its size and `size_max` say.
+pub fn is_prefix(answer: &Bytes, size_max: u32) -> bool {
+    let Some((length, data)) = answer.split_first_chunk() else { return false };
+    data.len() == u32::from_le_bytes(*length).min(size_max) as usize
 }
 
 /// The path of a range of a volume's file.
@@ -240,6 +289,9 @@ mod tests {
         let path = needle_path(fid, 3, 9);
         let (path, query) = path.split_once('?').unwrap();
         assert_eq!(Wanted::parse(path, query), Some(Wanted::Needle { fid, from: 3, to: 9 }));
+        let path = prefix_path(fid, 5);
+        let (path, query) = path.split_once('?').unwrap();
+        assert_eq!(Wanted::parse(path, query), Some(Wanted::Prefix { fid, size: 5 }));
         let wait = Duration::from_millis(700);
         let path = range_path(fid.volume, FileGeneration(2), 64, 4096, wait);
         let (path, query) = path.split_once('?').unwrap();
@@ -251,6 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_as_long_as_its_size_says() {
+        let answer = |length: u32, data: &'static [u8]| Bytes::from([&length.to_le_bytes(), data].concat());
+        assert!(
+            is_prefix(&answer(3, b"abc"), 10) && is_prefix(&answer(30, b"abc"), 3) && is_prefix(&answer(0, b""), 3)
+        );
+        assert!(!is_prefix(&answer(3, b"ab"), 10) && !is_prefix(&answer(30, b"abc"), 4));
+        assert!(!is_prefix(&Bytes::from_static(b"abc"), 4));
+    }
+
+    #[test]
     fn other_paths_are_refused() {
         for (path, query) in [
             ("/", ""),
@@ -258,6 +320,8 @@ mod tests {
             ("/v1/needle/769,0a0b0c0d0e", "from=9&to=3"),
             ("/v1/needle/769,0a0b0c0d0e", "from=0&to=4294967295"),
             ("/v1/needle/../x", "from=0&to=1"),
+            ("/v1/prefix/769,0a0b0c0d0e", ""),
+            ("/v1/prefix/769,0a0b0c0d0e", "size=4294967295"),
             ("/v1/volume/769", "offset=0&length=1"),
             ("/v1/volume/0/0", "offset=0&length=1"),
             ("/v1/volume/769/0/x", "offset=0&length=1"),

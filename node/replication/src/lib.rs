@@ -23,6 +23,7 @@ mod inventory;
 mod link_limits;
 mod metadata_lane;
 mod mirror_fetch;
+mod needle_deletes;
 mod parked;
 mod rates;
 mod remote;

@@ -3,24 +3,24 @@
 //! Invariants: a fetch reaches only bytes that lie at the asked node (it is never proxied again); a fence is reported
 //! by every other member, or the call fails naming the one that can't be asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::StatusCode;
 use meridian_index::FenceAttempt;
 use meridian_object::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
-use meridian_types::{BucketId, Fid, LogPosition, PartitionId};
+use meridian_types::{BucketId, DatacenterId, Fid, LogPosition, PartitionId};
 use meridian_wire::call;
 use meridian_wire::replication::FenceRequest;
 
 use crate::bulk_client::{BulkClient, BulkError};
-use crate::bulk_server::needle_path;
+use crate::bulk_server::{PREFIX_LENGTH_SIZE, is_prefix, needle_path, prefix_path};
 use crate::driver::Replication;
 use crate::error::reason_of;
 use crate::siblings::Sibling;
@@ -46,6 +46,24 @@ impl RemoteBytes for Replication {
                 answer
             }
         }
+    }
+
+    async fn fetch_prefix(&self, fid: Fid, size_max: u32) -> Result<(Bytes, u32), RemoteError> {
+        let limit = size_max as usize + PREFIX_LENGTH_SIZE;
+        let answer =
+            self.ask_holders(fid, &prefix_path(fid, size_max), limit, &|bytes| is_prefix(bytes, size_max)).await;
+        self.inner.observed.count_proxied(self.inner.monotonic_ms(), answer.is_ok());
+        let mut bytes = answer?;
+        let length = bytes.get_u32_le();
+        Ok((bytes, length))
+    }
+
+    async fn delete_at_owner(&self, fid: Fid) -> Result<(), RemoteError> {
+        self.delete_needle_at_owner(fid).await
+    }
+
+    async fn delete_at_mirrors(&self, fid: Fid, told: &mut BTreeSet<DatacenterId>) -> bool {
+        self.delete_needle_at_mirrors(fid, told).await
     }
 
     async fn before_append(&self) {
@@ -87,13 +105,23 @@ impl Replication {
         }
         let length = (range.end - range.start) as usize;
         let path = needle_path(fid, range.start, range.end);
+        self.ask_holders(fid, &path, length, &|bytes| bytes.len() == length).await
+    }
+
+    /// Asks those who may have the needle, one after the other or side by side when one is slow, for at most `limit` bytes.
+    async fn ask_holders(
+        &self,
+        fid: Fid,
+        path: &str,
+        limit: usize,
+        is_whole: &(dyn Fn(&Bytes) -> bool + Sync),
+    ) -> Result<Bytes, RemoteError> {
         let mut waiting = self.holders(fid);
         let mut asked = FuturesUnordered::new();
         let mut unreachable = Vec::new();
         loop {
             if let Some(holder) = waiting.pop_front() {
-                let path = &path;
-                asked.push(async move { (holder.bulk().get(path, length, FETCH_DEADLINE).await, holder) });
+                asked.push(async move { (holder.bulk().get(path, limit, FETCH_DEADLINE).await, holder) });
             }
             let (answer, holder) = tokio::select! {
                 answered = asked.next() => match answered {
@@ -103,8 +131,8 @@ impl Replication {
                 () = tokio::time::sleep(HEDGE_AFTER), if !waiting.is_empty() => continue, // slow: ask the next one too
             };
             match answer {
-                Ok(bytes) if bytes.len() == length => return Ok(bytes),
-                Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), length, "a proxied read has the wrong length"),
+                Ok(bytes) if is_whole(&bytes) => return Ok(bytes),
+                Ok(bytes) => tracing::warn!(?fid, got = bytes.len(), limit, "a proxied read has the wrong length"),
                 Err(BulkError::Status { status: StatusCode::NOT_FOUND, .. }) => {}
                 Err(error) => {
                     if let Holder::Here(sibling) = holder {

@@ -1,4 +1,4 @@
-//! The REST gateway of a node: health, metrics and the admin interface that `meridian`'s own commands use.
+//! The REST gateway of a node: health, metrics, the admin interface that `meridian`'s own commands use, and blobs.
 //!
 //! ```text
 //! GET  /healthz                        the process answers
@@ -11,18 +11,22 @@
 //! GET  /admin/v1/replication/explain   each datacenter's version of ?bucket=&key=          signed
 //! POST /admin/v1/replication/wait      blocks until a state is elsewhere                   signed
 //! .../admin/v1/users, /groups, /buckets  what `meridian user`, `group` and `bucket` do     signed
+//! /dir, /vol, /col, /cluster, /FID     the blob API: see `blob`
 //! ```
 //!
 //! It decides nothing: figures come from `meridian-replication`, `meridian-meta` and `meridian-control` through the
 //! `NodeView` that the binary gives. Errors are JSON: `{"error": "..."}` with what to do next.
 
 mod admin;
+mod blob;
 mod buckets;
+mod conditions;
 mod metrics;
 mod server;
 mod users;
 
 pub use admin::{AdminKeys, DrainRequest, NodeView, Readiness};
+pub use blob::BlobAuth;
 pub use buckets::{BucketChangeRequest, BucketInfo, BucketRequest};
 pub use metrics::{NodeMetrics, RequestKind};
 pub use server::{RestConfig, serve};

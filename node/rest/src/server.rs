@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::admin::{self, AdminKeys, AdminState, NodeView};
+use crate::blob::{self, BlobAuth, BlobState};
 use crate::buckets;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::users;
@@ -30,6 +31,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may go on at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
+/// Paths of the blob API that tell of nodes and volumes, or make these ready.
+const BLOB_STATUS_PATHS: [&str; 6] =
+    ["/dir/status", "/vol/status", "/vol/grow", "/vol/vacuum", "/col/delete", "/cluster/status"];
+
 /// What the REST gateway stands on.
 pub struct RestConfig {
     pub view: Arc<dyn NodeView>,
@@ -38,6 +43,7 @@ pub struct RestConfig {
     pub keys: Arc<dyn AdminKeys>,
     pub metrics: Arc<NodeMetrics>,
     pub connections_max: usize,
+    pub blob_auth: BlobAuth,
 }
 
 #[derive(Clone)]
@@ -115,6 +121,7 @@ fn router(config: &RestConfig) -> Router {
         .route("/metrics", get(metrics))
         .with_state(open)
         .merge(admin)
+        .merge(blob::routes(BlobState::new(config.objects.clone(), Arc::clone(&config.keys), config.blob_auth)))
         .fallback(|| async { admin::refuse(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async {
             admin::refuse(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
@@ -136,6 +143,7 @@ async fn metrics(State(state): State<OpenState>) -> Response {
 async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let method = request.method().clone();
     let response = next.run(request).await;
     let operation = match path.as_deref() {
         Some("/healthz") => "healthz",
@@ -154,6 +162,14 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
         Some(path) if path.starts_with("/admin/v1/users") => "users",
         Some(path) if path.starts_with("/admin/v1/groups") => "groups",
         Some(path) if path.starts_with("/admin/v1/buckets") => "buckets",
+        Some("/dir/assign") => "blob-assign",
+        Some("/dir/lookup") => "blob-lookup",
+        Some(path) if BLOB_STATUS_PATHS.contains(&path) => "blob-status",
+        Some(path) if path.starts_with("/{") => match method {
+            Method::GET | Method::HEAD => "blob-read",
+            Method::DELETE => "blob-delete",
+            _ => "blob-write",
+        },
         _ => "other",
     };
     metrics.request(RequestKind::Rest, operation, response.status().as_u16(), started.elapsed());

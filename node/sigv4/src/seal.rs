@@ -31,6 +31,10 @@ pub enum Purpose {
     SessionToken,
     /// The secret key of a session; derived, never stored.
     SessionSecret,
+    /// The cookie of a fid that was handed out; derived.
+    BlobCookie,
+    /// A token that lets its holder write certain fids for a while; derived.
+    BlobToken,
 }
 
 impl Purpose {
@@ -39,6 +43,8 @@ impl Purpose {
             Purpose::SecretKey => "secret key",
             Purpose::SessionToken => "session token",
             Purpose::SessionSecret => "session secret",
+            Purpose::BlobCookie => "blob cookie",
+            Purpose::BlobToken => "blob token",
         }
     }
 }

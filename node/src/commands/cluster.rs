@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{short_bytes, table};
 use crate::cli::{ConnectionArgs, InitArgs, NodeArgs};
 use crate::client::{AdminClient, UsageError, ask_ready, find_ready};
-use crate::config::{LimitsSection, NodeConfig};
+use crate::config::{LimitsSection, NodeConfig, RestSection};
 use crate::init::ClusterPlan;
 use crate::server::{ProcessMemory, RunningNode};
 use crate::signals;
@@ -28,6 +28,7 @@ pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
         wan_address: args.wan_address.clone(),
         public_address: args.public_address.clone(),
         limits: LimitsSection::default(),
+        rest: RestSection::default(),
     };
     let ready = plan.write()?;
     if json {

@@ -51,6 +51,13 @@ pub(crate) async fn read(volume: Arc<Volume>, fid: Fid, range: Range<u32>) -> Re
     blocking(move || read.run_blocking(&volume)).await
 }
 
+/// The first bytes of a needle's data, at most `size_max` of them, and how many it has.
+pub(crate) async fn read_prefix(volume: Arc<Volume>, fid: Fid, size_max: u32) -> Result<(Bytes, u32), VolumeError> {
+    let length = volume.find(fid)?.length;
+    let bytes = read(volume, fid, 0..length.min(size_max)).await?;
+    Ok((bytes, length))
+}
+
 /// The size of a needle's data, once its cookie is checked. May wait for the device.
 pub(crate) fn size(volume: &Volume, fid: Fid) -> Result<u32, VolumeError> {
     let place = volume.find(fid)?;

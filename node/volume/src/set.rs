@@ -214,6 +214,14 @@ impl VolumeSet {
         reader::read(self.slot(fid.volume)?.volume.clone(), fid, range).await
     }
 
+    /// The first bytes of a needle's data, checked, at most `size_max` of them, and the size of all its data.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn read_prefix(&self, fid: Fid, size_max: u32) -> Result<(Bytes, u32), VolumeError> {
+        reader::read_prefix(self.slot(fid.volume)?.volume.clone(), fid, size_max).await
+    }
+
     /// The size of a needle's data in bytes, once its cookie is checked. May wait for the device, for one small read.
     ///
     /// # Errors
