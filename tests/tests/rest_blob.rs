@@ -282,8 +282,12 @@ async fn every_node_and_datacenter_finds_a_blob_and_a_delete_reaches_them() -> R
     }
     // The other node of a rack is asked by a redirect, which clients follow.
     let name = cluster.nodes()[1].clone();
-    let sent = a1.get(&format!("/dir/assign?dataNode={name}&count=2")).await?;
-    assert_eq!(sent.status, StatusCode::TEMPORARY_REDIRECT);
+    let path = format!("/dir/assign?dataNode={name}&count=2");
+    wait_until("gossip of the other node", CROSSES, async || {
+        a1.get(&path).await.is_ok_and(|answer| answer.status == StatusCode::TEMPORARY_REDIRECT)
+    })
+    .await?;
+    let sent = a1.get(&path).await?;
     let location = sent.header("location").context("a location")?.to_owned();
     let there = location.strip_prefix(&format!("http://{}", a2.address())).context("the other node")?;
     assert_eq!(a2.json(there).await?["url"], json!(a2.address()));

@@ -30,7 +30,12 @@ use meridian_object::Objects;
 use meridian_sigv4::Verifier;
 
 use crate::admin::{AdminKeys, SIGV4_SERVICE};
+pub(crate) use address::percent_decoded;
+pub(crate) use answer::{argument, json_answer, refuse};
+pub(crate) use authority::Authority;
 pub use authority::BlobAuth;
+pub(crate) use media::type_of;
+pub(crate) use upload::{Refused as UploadRefused, Upload};
 
 /// What the handlers stand on.
 #[derive(Clone)]

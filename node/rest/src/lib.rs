@@ -4,6 +4,7 @@
 //! GET  /healthz                        the process answers
 //! GET  /readyz                         leaders are known and volumes are writable, else 503 with what is missing
 //! GET  /metrics                        Prometheus text
+//! GET  /openapi.json                   what is here, as OpenAPI 3
 //! GET  /admin/v1/status                nodes, partitions, volumes of this datacenter       signed (service `meridian`)
 //! GET  /admin/v1/replication/status    how far each datacenter is behind                   signed
 //! GET  /admin/v1/replication/conflicts concurrent writes that lost                         signed
@@ -12,6 +13,7 @@
 //! POST /admin/v1/replication/wait      blocks until a state is elsewhere                   signed
 //! .../admin/v1/users, /groups, /buckets  what `meridian user`, `group` and `bucket` do     signed
 //! /dir, /vol, /col, /cluster, /FID     the blob API: see `blob`
+//! /buckets/B/PATH                      the file API: see `files`                          signed
 //! ```
 //!
 //! It decides nothing: figures come from `meridian-replication`, `meridian-meta` and `meridian-control` through the
@@ -21,7 +23,9 @@ mod admin;
 mod blob;
 mod buckets;
 mod conditions;
+mod files;
 mod metrics;
+mod openapi;
 mod server;
 mod users;
 

@@ -23,7 +23,9 @@ use tokio::sync::Semaphore;
 use crate::admin::{self, AdminKeys, AdminState, NodeView};
 use crate::blob::{self, BlobAuth, BlobState};
 use crate::buckets;
+use crate::files;
 use crate::metrics::{NodeMetrics, RequestKind};
+use crate::openapi;
 use crate::users;
 
 /// How long a connection may take to send a request's head.
@@ -115,13 +117,16 @@ fn router(config: &RestConfig) -> Router {
         .merge(buckets::routes())
         .layer(from_fn_with_state(admin_state.clone(), admin::authenticate))
         .with_state(admin_state);
+    let blobs = BlobState::new(config.objects.clone(), Arc::clone(&config.keys), config.blob_auth);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi::serve))
         .with_state(open)
         .merge(admin)
-        .merge(blob::routes(BlobState::new(config.objects.clone(), Arc::clone(&config.keys), config.blob_auth)))
+        .merge(blob::routes(blobs.clone()))
+        .merge(files::routes(blobs))
         .fallback(|| async { admin::refuse(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async {
             admin::refuse(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
@@ -165,6 +170,7 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
         Some("/dir/assign") => "blob-assign",
         Some("/dir/lookup") => "blob-lookup",
         Some(path) if BLOB_STATUS_PATHS.contains(&path) => "blob-status",
+        Some(path) if path.starts_with("/buckets") => "files",
         Some(path) if path.starts_with("/{") => match method {
             Method::GET | Method::HEAD => "blob-read",
             Method::DELETE => "blob-delete",

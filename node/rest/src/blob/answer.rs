@@ -11,12 +11,12 @@ use serde_json::json;
 const RETRY_AFTER_S: u16 = 2;
 
 /// A value of the query; its last one when there are several.
-pub(super) fn argument(uri: &Uri, name: &str) -> Option<String> {
+pub(crate) fn argument(uri: &Uri, name: &str) -> Option<String> {
     let pairs = form_urlencoded::parse(uri.query()?.as_bytes());
     pairs.filter(|(found, _)| found == name).last().map(|(_, value)| value.into_owned())
 }
 
-pub(super) fn json_answer(uri: &Uri, status: StatusCode, value: &impl Serialize) -> Response {
+pub(crate) fn json_answer(uri: &Uri, status: StatusCode, value: &impl Serialize) -> Response {
     let pretty = argument(uri, "pretty").is_some_and(|value| value == "y");
     let encoded = if pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
     let mut response = match encoded {
@@ -33,7 +33,7 @@ pub(super) fn json_answer(uri: &Uri, status: StatusCode, value: &impl Serialize)
     response
 }
 
-pub(super) fn refuse(uri: &Uri, status: StatusCode, message: &str) -> Response {
+pub(crate) fn refuse(uri: &Uri, status: StatusCode, message: &str) -> Response {
     json_answer(uri, status, &json!({ "error": message }))
 }
 

@@ -26,9 +26,9 @@ pub enum BlobAuth {
 
 /// What a request that may write must keep to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     /// SHA-256 that its body must have.
-    pub(super) sha256: Option<[u8; 32]>,
+    pub(crate) sha256: Option<[u8; 32]>,
 }
 
 /// The request carries neither a valid token nor a valid signature.
@@ -37,7 +37,7 @@ pub(super) struct Authority {
     "send the token of /dir/assign as `Authorization: Bearer TOKEN`, or sign the request with SigV4 (service `meridian`) by a \
      key with the admin policy"
 )]
-pub(super) struct NotAllowed;
+pub(crate) struct NotAllowed;
 
 impl BlobState {
     /// Whether a request may write or delete this blob.
@@ -60,7 +60,8 @@ impl BlobState {
         }
     }
 
-    async fn signed(&self, parts: &Parts) -> Result<Authority, NotAllowed> {
+    /// Whether a request is signed by a key with the admin policy.
+    pub(crate) async fn signed(&self, parts: &Parts) -> Result<Authority, NotAllowed> {
         self.verified(parts).await.map_err(|error| {
             tracing::info!(%error, path = parts.uri.path(), "a call of the blob API is refused");
             NotAllowed

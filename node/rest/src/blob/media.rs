@@ -24,7 +24,7 @@ const TYPES: [(&str, &str); 18] = [
 const UNKNOWN: &str = "application/octet-stream";
 
 /// The media type of a name, or of an ending with its dot.
-pub(super) fn type_of(name: &str) -> &'static str {
+pub(crate) fn type_of(name: &str) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     TYPES.iter().find(|(known, _)| ending.eq_ignore_ascii_case(known)).map_or(UNKNOWN, |(_, media_type)| media_type)
 }

@@ -8,73 +8,76 @@ use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt};
-use meridian_object::{BLOB_SIZE_MAX, ByteStream, StreamError};
-
-use super::address::NamedBlob;
+use meridian_object::{ByteStream, StreamError};
 
 /// What a form may have around its file.
 const FORM_OVERHEAD_MAX: u64 = 64 << 10;
 /// Media types that clients send when they know of none.
 const NO_TYPES: [&str; 2] = ["application/octet-stream", "application/x-www-form-urlencoded"];
 
-pub(super) struct Upload {
-    pub(super) name: String,
-    pub(super) content_type: String,
-    pub(super) body: ByteStream,
-    pub(super) length: Option<u64>,
-    pub(super) size_hint: Option<u64>,
-    pub(super) content_md5: Option<[u8; 16]>,
+pub(crate) struct Upload {
+    pub(crate) name: String,
+    pub(crate) content_type: String,
+    pub(crate) body: ByteStream,
+    pub(crate) length: Option<u64>,
+    pub(crate) size_hint: Option<u64>,
+    pub(crate) content_md5: Option<[u8; 16]>,
+    /// It came in a form: what was signed is the form, and not the file.
+    pub(crate) is_form: bool,
 }
 
 /// Why a body is not taken, with its status.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{1}")]
-pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) String);
 
 fn refused(status: StatusCode, reason: impl Into<String>) -> Refused {
     Refused(status, reason.into())
 }
 
 impl Upload {
-    pub(super) async fn take(parts: &Parts, body: Body, blob: &NamedBlob) -> Result<Self, Refused> {
+    /// `url_name` is the name that the URL gives; `size_max` is in bytes.
+    pub(crate) async fn take(
+        parts: &Parts,
+        body: Body,
+        url_name: Option<&str>,
+        size_max: u64,
+    ) -> Result<Self, Refused> {
         let headers = &parts.headers;
         let length = length(headers)?;
         let content_md5 = content_md5(headers)?;
-        if text(headers, header::CONTENT_ENCODING)?.is_some_and(|encoding| encoding != "identity") {
-            let reason = "an encoded body is not taken: send the bytes as they shall be read";
-            return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
-        }
         let content_type = text(headers, header::CONTENT_TYPE)?.unwrap_or_default();
         let stream = body.into_data_stream().map_err(|error| StreamError::Client(error.to_string()));
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence == "multipart/form-data" {
-            if length.is_some_and(|length| length > BLOB_SIZE_MAX as u64 + FORM_OVERHEAD_MAX) {
-                return Err(too_large());
+            if length.is_some_and(|length| length > size_max + FORM_OVERHEAD_MAX) {
+                return Err(too_large(size_max));
             }
             let boundary = multer::parse_boundary(content_type)
                 .map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the form has no boundary: {error}")))?;
-            return Self::of_form(multer::Multipart::new(stream, boundary), blob, length, content_md5).await;
+            return Self::of_form(multer::Multipart::new(stream, boundary), url_name, length, content_md5).await;
         }
         if essence.starts_with("multipart/") {
             let reason = format!("{essence} is not taken: send multipart/form-data, or the bytes themselves");
             return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
         }
-        if length.is_some_and(|length| length > BLOB_SIZE_MAX as u64) {
-            return Err(too_large());
+        if length.is_some_and(|length| length > size_max) {
+            return Err(too_large(size_max));
         }
         Ok(Self {
-            name: blob.file_name().unwrap_or_default().to_owned(),
+            name: url_name.unwrap_or_default().to_owned(),
             content_type: known_type(content_type),
             body: stream.boxed(),
             length,
             size_hint: None,
             content_md5,
+            is_form: false,
         })
     }
 
     async fn of_form(
         mut form: multer::Multipart<'static>,
-        blob: &NamedBlob,
+        url_name: Option<&str>,
         length: Option<u64>,
         content_md5: Option<[u8; 16]>,
     ) -> Result<Self, Refused> {
@@ -88,17 +91,16 @@ impl Upload {
                 break field;
             }
         };
-        let name =
-            field.file_name().filter(|name| !name.is_empty()).or(blob.file_name()).unwrap_or_default().to_owned();
+        let name = field.file_name().filter(|name| !name.is_empty()).or(url_name).unwrap_or_default().to_owned();
         let content_type = known_type(field.content_type().map_or("", |media_type| media_type.as_ref()));
         // A file that ends without the form's boundary is an error of its stream.
         let body = field.map_err(|error| StreamError::Client(error.to_string()));
-        Ok(Self { name, content_type, body: body.boxed(), length: None, size_hint: length, content_md5 })
+        Ok(Self { name, content_type, body: body.boxed(), length: None, size_hint: length, content_md5, is_form: true })
     }
 }
 
-fn too_large() -> Refused {
-    let reason = format!("a blob has at most {BLOB_SIZE_MAX} bytes; store larger ones as files or by S3");
+fn too_large(size_max: u64) -> Refused {
+    let reason = format!("a body here has at most {size_max} bytes; larger ones are parts of an S3 upload");
     refused(StatusCode::PAYLOAD_TOO_LARGE, reason)
 }
 

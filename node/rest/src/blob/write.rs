@@ -1,9 +1,9 @@
 //! Writing and deleting one blob.
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::Response;
-use meridian_object::PutBlob;
+use meridian_object::{BLOB_SIZE_MAX, PutBlob};
 use serde_json::json;
 
 use super::BlobState;
@@ -23,11 +23,20 @@ pub(crate) async fn write(State(state): State<BlobState>, request: Request) -> R
         (Ok(modified), Ok(lives)) => (modified, lives),
         (Err(reason), _) | (_, Err(reason)) => return refuse(uri, StatusCode::BAD_REQUEST, &reason),
     };
-    let upload = match Upload::take(&parts, body, &blob).await {
+    let encoding = parts.headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding.as_bytes() != b"identity") {
+        let reason = "an encoded body is not taken: send the bytes as they shall be read";
+        return refuse(uri, StatusCode::UNSUPPORTED_MEDIA_TYPE, reason);
+    }
+    let upload = match Upload::take(&parts, body, blob.file_name(), BLOB_SIZE_MAX as u64).await {
         Ok(upload) => upload,
         Err(Refused(status, reason)) => return refuse(uri, status, &reason),
     };
-    let Upload { name, content_type, body, length, size_hint, content_md5 } = upload;
+    let Upload { name, content_type, body, length, size_hint, content_md5, is_form } = upload;
+    if is_form && authority.sha256.is_some() {
+        let reason = "a form is sent as UNSIGNED-PAYLOAD, or with a token: it is not kept as it was signed";
+        return refuse(uri, StatusCode::BAD_REQUEST, reason);
+    }
     let put = PutBlob {
         address: blob.address,
         name: name.clone(),
@@ -38,8 +47,7 @@ pub(crate) async fn write(State(state): State<BlobState>, request: Request) -> R
         length,
         size_hint,
         content_md5,
-        // Over a form the signature is of the form, which is not kept; its file is guarded by TLS or not at all.
-        sha256: authority.sha256.filter(|_| length.is_some()),
+        sha256: authority.sha256,
     };
     match state.objects.put_blob(put).await {
         Ok(stored) => {
