@@ -23,7 +23,13 @@ impl Objects {
     /// # Errors
     /// `NotFound`; `Unavailable` when a replica could not be asked: some may have deleted it, repeat the delete.
     pub async fn delete_blob(&self, address: BlobAddress) -> Result<u64, BlobError> {
-        let opened = self.open_blob(address).await?;
+        let opened = match self.open_blob(address).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.delete_remains(address, &error).await;
+                return Err(error);
+            }
+        };
         let (size, fid) = (opened.info.size, opened.fid());
         drop(opened);
         if fid.volume.datacenter() == self.datacenter() {
@@ -45,6 +51,18 @@ impl Objects {
         }
         self.tell_others(fid);
         Ok(size)
+    }
+
+    /// An earlier delete may have missed a replica of this datacenter, which then goes on serving the blob: the repeated delete,
+    /// for which it is gone already, reaches that one too. Never for a fid that is no blob's.
+    async fn delete_remains(&self, address: BlobAddress, error: &BlobError) {
+        if let (BlobError::NotFound, Ok(fid)) = (error, self.assigned(address))
+            && fid.volume.datacenter() == self.datacenter()
+            && matches!(self.read_first(fid).await, Err(BlobError::NotFound))
+        {
+            let outcome = self.inner.replicas.delete(fid).await;
+            tracing::debug!(?fid, ?outcome, "a blob that is gone was deleted again");
+        }
     }
 
     /// Tells the mirrors, in the background. A mirror that is still behind has nothing to delete yet: it is told again.

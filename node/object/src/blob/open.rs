@@ -55,7 +55,10 @@ impl Objects {
     }
 
     pub(super) async fn open_needle(&self, fid: Fid) -> Result<OpenBlob, BlobError> {
-        let permit = self.inner.reserve(FIRST_READ_SIZE as usize).await?;
+        let permit = match self.inner.try_reserve(FIRST_READ_SIZE as usize) {
+            Some(permit) => permit,
+            None => self.inner.reserve(FIRST_READ_SIZE as usize).await?,
+        };
         let (bytes, needle_size) = self.read_first(fid).await?;
         let head = Head::decode(&bytes).ok_or(BlobError::NotFound)?; // a chunk of an object is no blob
         if head.expires_unix_ms != 0 && head.expires_unix_ms <= self.inner.now_unix_ms() {
@@ -73,7 +76,8 @@ impl Objects {
         Ok(OpenBlob { objects: self.clone(), fid, info, head_size: head_size as u64, needle_size, first, permit })
     }
 
-    async fn read_first(&self, fid: Fid) -> Result<(Bytes, u32), BlobError> {
+    /// The first bytes of a needle, blob or not, and its size.
+    pub(super) async fn read_first(&self, fid: Fid) -> Result<(Bytes, u32), BlobError> {
         let inner = &self.inner;
         let error = match inner.replicas.read_prefix(fid, FIRST_READ_SIZE).await {
             Ok(found) => return Ok(found),

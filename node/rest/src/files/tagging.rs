@@ -42,7 +42,7 @@ pub(super) async fn put(
     authority: Authority,
 ) -> Result<Response, ObjectError> {
     let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !content_type.is_some_and(|value| value.split(';').next() == Some("application/json")) {
+    if content_type.is_none_or(|value| value.split(';').next() != Some("application/json")) {
         return Err(refused("UnsupportedMediaType", "tags come as application/json: {\"name\": \"value\"}"));
     }
     let Ok(body) = Limited::new(body, BODY_SIZE_MAX).collect().await else {
