@@ -292,7 +292,8 @@ impl Control {
 
     /// Whether a datacenter is a member of the cluster.
     pub fn is_member(&self, datacenter: DatacenterId) -> bool {
-        self.inner.writable.members.contains(&datacenter)
+        let config = &self.inner.config;
+        datacenter == config.datacenter || config.mirrors_to.contains(&datacenter)
     }
 
     /// Whether gossip hears of a node.
