@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_store::GroupId;
+use meridian_store::{GroupId, GroupView};
 use meridian_types::NodeId;
 use meridian_wire::raft::{ForwardRequest, GroupRefusal, GroupRequest};
 use meridian_wire::{LocalNode, call, raft_client};
@@ -199,6 +199,9 @@ impl Route {
 
     async fn try_read(&self, until: Instant) -> Result<ReadView, ReadError> {
         let Some(group) = &self.inner.here else { return self.open_view().await.map(ReadView::There) };
+        if let Some(view) = self.view_of_one(group) {
+            return Ok(ReadView::Here(view));
+        }
         if self.inner.members.voters().len() == 1 && self.is_serving() {
             group.read_index().await?;
             return Ok(ReadView::Here(group.view()));
@@ -206,6 +209,19 @@ impl Route {
         let index = self.shared_read_index(group).await?;
         self.applied(index, until.saturating_duration_since(Instant::now())).await?;
         Ok(ReadView::Here(group.view()))
+    }
+
+    /// What a group of this node alone has applied, while it leads: linearizable without asking anybody. Nobody can take
+    /// the lead from it, so it needs no lease; it answers a proposal only when its effect is visible here; and nobody else
+    /// applies its log, so that no reader elsewhere can have seen what is committed and not yet applied. A learner could
+    /// have: with one, reads take an index.
+    fn view_of_one(&self, group: &Group) -> Option<GroupView> {
+        let members = &self.inner.members;
+        if members.voters().len() != 1 || !members.learners().is_empty() {
+            return None;
+        }
+        let view = self.is_serving().then(|| group.view());
+        view.filter(|_| self.is_serving()) // a group that stopped meanwhile answers nothing
     }
 
     /// One question to the leader at a time: whoever arrives meanwhile is served by the next one.
