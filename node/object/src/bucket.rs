@@ -116,9 +116,17 @@ impl Objects {
 impl Inner {
     /// The active bucket of a name: from what this node has applied, and only if it is not there from the leader.
     pub(crate) async fn bucket_row(&self, name: &BucketName) -> Result<BucketRow, ObjectError> {
+        // Taken before the view: what is remembered under this number is at least as recent.
+        let applied = self.meta.applied(PartitionId::CATALOG).map_err(meta_error)?;
+        if let Some(row) = self.known_buckets.get(applied, name) {
+            return Ok(row);
+        }
         let view = self.meta.local_view(PartitionId::CATALOG).map_err(meta_error)?;
         match active_bucket(&view, name)? {
-            Some(row) => Ok(row),
+            Some(row) => {
+                self.known_buckets.remember(applied, &row);
+                Ok(row)
+            }
             None => self.bucket_row_linearizable(name).await,
         }
     }

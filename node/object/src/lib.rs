@@ -22,6 +22,7 @@ mod error;
 mod get;
 mod head;
 mod identity;
+mod known_buckets;
 mod lifecycle;
 mod list;
 mod managed_policies;

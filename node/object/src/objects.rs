@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::identity::Identities;
+use crate::known_buckets::KnownBuckets;
 use crate::propose::meta_error;
 use crate::{ObjectError, RemoteBuckets, RemoteBytes};
 
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) identities: Identities,
     /// Deletes of blobs that other datacenters are being told of.
     pub(crate) telling: Arc<Semaphore>,
+    pub(crate) known_buckets: KnownBuckets,
     budget: Arc<Semaphore>,
 }
 
@@ -94,6 +96,7 @@ impl Objects {
             deleting: Mutex::new(HashSet::new()),
             identities: Identities::default(),
             telling: Arc::new(Semaphore::new(crate::blob::TELLING_MAX)),
+            known_buckets: KnownBuckets::default(),
             budget,
         };
         Self { inner: Arc::new(inner) }
