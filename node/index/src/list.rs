@@ -30,7 +30,8 @@ pub struct ListQuery {
 /// One page of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListPage {
-    pub entries: Vec<(ObjectKey, ObjectVersion)>,
+    /// Boxed: a page of a thousand is moved several times on its way out.
+    pub entries: Vec<(ObjectKey, Box<ObjectVersion>)>,
     pub common_prefixes: Vec<String>,
     /// More follow behind the greatest of entries and common prefixes.
     pub truncated: bool,
@@ -73,7 +74,7 @@ pub fn list_planted(
     } else {
         scan(kv, &start, &end, |row, value| {
             let (key, _) = keys::parse_object(row).ok_or_else(|| IndexError::key(row))?;
-            listing.take(key, decode(row, value)?)
+            listing.take(key, Box::new(decode(row, value)?))
         })?;
     }
     Ok(listing.page)
@@ -87,7 +88,7 @@ fn list_versioned<P: Plant>(
     listing: &mut Listing<'_, P>,
 ) -> Result<(), IndexError> {
     let bucket = listing.bucket;
-    let mut pending: Option<(String, ObjectVersion)> = None; // a null version whose newer rival may follow
+    let mut pending: Option<(String, Box<ObjectVersion>)> = None; // a null version whose newer rival may follow
     scan(kv, start, end, |row, value| {
         let (key, is_null) = keys::parse_object(row).ok_or_else(|| IndexError::key(row))?;
         let mut rival = None; // the null version of this key
@@ -100,7 +101,7 @@ fn list_versioned<P: Plant>(
             },
             None => {}
         }
-        let version: ObjectVersion = decode(row, value)?;
+        let version = Box::new(decode(row, value)?);
         if is_null {
             pending = Some((key.to_owned(), version));
             return Ok(Step::Next);
@@ -162,7 +163,7 @@ impl<P: Plant> Listing<'_, P> {
     }
 
     /// Lists a key's current version, if it is to be seen.
-    fn take(&mut self, key: &str, version: ObjectVersion) -> Result<Step, IndexError> {
+    fn take(&mut self, key: &str, version: Box<ObjectVersion>) -> Result<Step, IndexError> {
         if !version.kind.is_visible() {
             return Ok(Step::Next);
         }

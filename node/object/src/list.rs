@@ -29,7 +29,7 @@ pub struct ListRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage {
     /// In byte order of the keys.
-    pub entries: Vec<ObjectInfo>,
+    pub entries: Vec<Box<ObjectInfo>>,
     pub common_prefixes: Vec<String>,
     pub truncated: bool,
     /// The last key or common prefix of a truncated page: the next `after`.
@@ -108,13 +108,15 @@ fn merge_views(
 }
 
 /// A partition's entries and common prefixes as one ordered run.
-fn items_of(page: PartitionPage) -> Fetched<String, ObjectInfo> {
+fn items_of(page: PartitionPage) -> Fetched<String, Box<ObjectInfo>> {
     let objects = page.entries.into_iter().filter_map(|(key, version)| {
         let at = key.as_str().to_owned();
-        read_row(key, version).map(|row| Item { at, value: Some(row.info) })
+        read_row(key, *version).map(|row| Item { at, value: Some(Box::new(row.info)) })
     });
     let mut items: Vec<_> = objects.collect();
-    items.extend(page.common_prefixes.into_iter().map(|at| Item { at, value: None }));
-    items.sort_by(|a, b| a.at.cmp(&b.at));
+    if !page.common_prefixes.is_empty() {
+        items.extend(page.common_prefixes.into_iter().map(|at| Item { at, value: None }));
+        items.sort_by(|a, b| a.at.cmp(&b.at));
+    }
     (items, page.truncated)
 }

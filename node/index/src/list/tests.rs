@@ -131,7 +131,7 @@ fn expected(bucket: &BTreeMap<String, Rows>, query: &ListQuery) -> Expected {
 }
 
 fn shown(page: &ListPage) -> Expected {
-    let entry = |(key, version): &(meridian_types::ObjectKey, ObjectVersion)| {
+    let entry = |(key, version): &(meridian_types::ObjectKey, Box<ObjectVersion>)| {
         (key.as_str().to_owned(), version.stamp.timestamp.raw())
     };
     Expected {
