@@ -19,6 +19,8 @@ const ARENA_BLOCK_BYTES: usize = 256 << 10;
 const WAL_BYTES_MAX: u64 = 128 << 20;
 const OPEN_FILES_MAX: i32 = 512;
 const BACKGROUND_JOBS_MAX: i32 = 2;
+/// Of a write buffer's size, what its filter of keys may take.
+const MEMTABLE_FILTER_SHARE: f64 = 0.02;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const BLOCK_BYTES: usize = 8 << 10;
 const INFO_LOG_BYTES: usize = 4 << 20;
@@ -66,6 +68,10 @@ pub(crate) fn own_column(memory: &SharedMemory) -> Options {
 
 pub(crate) fn state_column(memory: &SharedMemory) -> Options {
     let mut options = column(memory, STATE_WRITE_BUFFER_BYTES);
+    // Each mutation looks for rows that are mostly not there (its request, a fence, the key): a filter over the write
+    // buffer spares the walk through its skip list.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_SHARE);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options
 }
