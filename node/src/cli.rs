@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use meridian_types::ReplicaCode;
 
+pub use crate::cli_bench::BenchArgs;
 pub use crate::cli_users::{BucketCommand, GroupCommand, KeyCommand, PolicyCommand, UserCommand};
 
 /// Meridian: an object store that spans datacenters.
@@ -60,7 +61,7 @@ pub enum Command {
     /// Buckets, as an administrator sees them.
     #[command(subcommand)]
     Bucket(BucketCommand),
-    /// Measure PUT, GET, mixed and LIST against a cluster, verifying what is read.
+    /// Measure workloads over S3 and the blob API against a cluster, verifying what is read.
     Bench(BenchArgs),
     /// Print a completion script.
     Completion {
@@ -240,31 +241,6 @@ pub struct WaitArgs {
     /// How long to wait, such as 500ms, 30s or 2m.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub timeout: Duration,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
-    /// Start a cluster of one datacenter in a temporary directory and measure that.
-    #[arg(long)]
-    pub self_hosted: bool,
-    /// Measure another S3 endpoint instead; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-    #[arg(long, value_name = "URL")]
-    pub s3_endpoint: Option<String>,
-    /// Which workloads, in this order.
-    #[arg(long, value_delimiter = ',', default_value = "put,get,mixed,list")]
-    pub workloads: Vec<String>,
-    /// Object size, such as 1KiB or 4MiB.
-    #[arg(long, default_value = "1KiB", value_parser = parse_size)]
-    pub size: u64,
-    /// Objects to write, and to read from.
-    #[arg(long, default_value_t = 10_000)]
-    pub objects: u64,
-    /// Clients at once.
-    #[arg(long, default_value_t = 16)]
-    pub clients: u32,
-    /// How long each of get, mixed and list runs at most.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
-    pub duration: Duration,
 }
 
 /// `500ms`, `30s`, `2m`, `1h`.

@@ -4,6 +4,7 @@
 
 mod address;
 mod cli;
+mod cli_bench;
 mod cli_users;
 mod client;
 mod commands;

@@ -9,7 +9,7 @@ mod replication;
 mod screen;
 mod user;
 
-pub use bench::bench;
+pub use bench::{Workload, bench};
 pub use bucket::bucket;
 pub use cluster::{init, node, ready, status};
 pub use inspect::{replication_conflicts, replication_explain, replication_parked, replication_retry};

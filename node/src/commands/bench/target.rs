@@ -10,7 +10,8 @@ use meridian_sigv4::{Credentials, SecretKey};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::load::S3Client;
+use super::load::Endpoints;
+use super::process::{Disk, disk_of};
 use crate::cli::{BenchArgs, ConnectionArgs};
 use crate::client::{UsageError, find_ready};
 use crate::init::read_ready;
@@ -19,25 +20,25 @@ use crate::init::read_ready;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Target {
-    endpoint: String,
-    credentials: Credentials,
+    /// How the report calls it.
+    name: &'static str,
+    endpoints: Endpoints,
+    /// The server's processes, where they are known.
+    processes: Vec<u32>,
     hosted: Option<Hosted>,
 }
 
 struct Hosted {
     process: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Target {
+    /// The cluster that is measured.
     pub async fn open(connection: &ConnectionArgs, args: &BenchArgs) -> Result<Self> {
+        let processes = args.server_pid.clone();
         if let Some(endpoint) = &args.s3_endpoint {
-            let key = |name: &str| {
-                std::env::var(name).map_err(|_| UsageError(format!("--s3-endpoint needs {name} in the environment")))
-            };
-            let (access_key, secret) = (key("AWS_ACCESS_KEY_ID")?, key("AWS_SECRET_ACCESS_KEY")?);
-            let credentials = Credentials { access_key, secret_key: SecretKey::new(secret) };
-            return Ok(Self { endpoint: endpoint.trim_end_matches('/').to_owned(), credentials, hosted: None });
+            return Ok(Self { processes, ..Self::elsewhere("s3", endpoint)? });
         }
         let (ready, hosted) = if args.self_hosted {
             let (hosted, ready_file) = Hosted::start().await?;
@@ -48,25 +49,42 @@ impl Target {
         let first = ready.datacenters.first().context("the ready file names no datacenter")?;
         let secret_key = SecretKey::new(ready.secret_key.clone());
         let credentials = Credentials { access_key: ready.access_key.clone(), secret_key };
-        Ok(Self { endpoint: first.s3.clone(), credentials, hosted })
+        let endpoints = Endpoints { s3: first.s3.clone(), credentials, rest: Some(first.rest.clone()) };
+        let own = hosted.as_ref().and_then(|hosted| hosted.process.id());
+        Ok(Self { name: "meridian", endpoints, processes: own.into_iter().chain(processes).collect(), hosted })
     }
 
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
+    /// What it is compared with, if anything.
+    pub fn compared(args: &BenchArgs) -> Result<Option<Self>> {
+        let Some(endpoint) = &args.compare else { return Ok(None) };
+        Ok(Some(Self { processes: args.compare_pid.clone(), ..Self::elsewhere("compared", endpoint)? }))
     }
 
-    pub fn client(&self) -> S3Client {
-        S3Client::new(self.endpoint.clone(), self.credentials.clone())
+    fn elsewhere(name: &'static str, endpoint: &str) -> Result<Self> {
+        let key = |name: &str| {
+            std::env::var(name).map_err(|_| UsageError(format!("another S3 endpoint needs {name} in the environment")))
+        };
+        let (access_key, secret) = (key("AWS_ACCESS_KEY_ID")?, key("AWS_SECRET_ACCESS_KEY")?);
+        let credentials = Credentials { access_key, secret_key: SecretKey::new(secret) };
+        let endpoints = Endpoints { s3: endpoint.trim_end_matches('/').to_owned(), credentials, rest: None };
+        Ok(Self { name, endpoints, processes: Vec::new(), hosted: None })
     }
 
-    /// User and system time of the server process so far, where it is ours.
-    pub fn server_cpu(&self) -> Option<Duration> {
-        let process = self.hosted.as_ref()?.process.id()?;
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // Fields 14 and 15, counted behind the command's closing bracket; in ticks of 10 ms (proc(5)).
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        Some(Duration::from_millis(ticks * 10))
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    pub fn processes(&self) -> &[u32] {
+        &self.processes
+    }
+
+    /// What the server keeps on disk, where it is ours.
+    pub fn disk(&self) -> Result<Option<Disk>> {
+        self.hosted.as_ref().map(|hosted| disk_of(hosted.directory.path())).transpose()
     }
 
     pub async fn close(mut self) {
@@ -102,7 +120,7 @@ impl Hosted {
             Ok(())
         });
         waited.await.context("the cluster was not ready in time")??;
-        Ok((Self { process, _directory: directory }, ready_file))
+        Ok((Self { process, directory }, ready_file))
     }
 }
 
