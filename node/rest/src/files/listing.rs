@@ -89,7 +89,7 @@ pub(super) async fn list(objects: &Objects, directory: &Directory, uri: &Uri) ->
             is_there = true;
             let name = info.key.as_str()[directory.prefix.len()..].to_owned();
             if !name.is_empty() {
-                found.push((name, file_entry(directory, info))); // the directory's own object is not in it
+                found.push((name, file_entry(directory, *info))); // the directory's own object is not in it
             }
         }
         for prefix in page.common_prefixes {
