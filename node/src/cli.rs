@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use meridian_types::ReplicaCode;
 
 pub use crate::cli_bench::BenchArgs;
+pub use crate::cli_kms::{KeyPlace, KmsCommand};
 pub use crate::cli_users::{BucketCommand, GroupCommand, KeyCommand, PolicyCommand, UserCommand};
 
 /// Meridian: an object store that spans datacenters.
@@ -61,6 +62,9 @@ pub enum Command {
     /// Buckets, as an administrator sees them.
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// The keys that objects can be encrypted under (SSE-KMS).
+    #[command(subcommand)]
+    Kms(KmsCommand),
     /// Measure workloads over S3 and the blob API against a cluster, verifying what is read.
     Bench(BenchArgs),
     /// Print a completion script.

@@ -50,6 +50,8 @@ pub struct NodeFile {
     pub lifecycle: LifecycleSection,
     #[serde(default)]
     pub rest: RestSection,
+    #[serde(default)]
+    pub encryption: EncryptionSection,
     /// All datacenters with their nodes, this one included. Addresses of other datacenters' nodes may be those
     /// of a proxy that stands between.
     #[serde(rename = "datacenter")]
@@ -180,6 +182,25 @@ pub enum BlobAuthSetting {
     Open,
 }
 
+/// Server-side encryption of objects.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncryptionSection {
+    /// The list of named keys that `meridian kms` keeps; relative to this file. Without one there is the store's own key.
+    pub keys: PathBuf,
+    /// Take keys of customers (SSE-C) over plain HTTP: only where nothing listens between clients and this node.
+    pub customer_keys_over_http: bool,
+    /// Add a key to the list when it is first named; `meridian dev` does.
+    #[serde(skip)]
+    pub make_keys: bool,
+}
+
+impl Default for EncryptionSection {
+    fn default() -> Self {
+        Self { keys: "kms.toml".into(), customer_keys_over_http: false, make_keys: false }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatacenterSection {
@@ -248,6 +269,7 @@ pub struct NodeConfig {
     pub replication: ReplicationSection,
     pub lifecycle: LifecycleSection,
     pub rest: RestSection,
+    pub encryption: EncryptionSection,
     pub secrets: Secrets,
 }
 
@@ -385,6 +407,7 @@ impl NodeConfig {
             replication: file.replication,
             lifecycle: file.lifecycle,
             rest: file.rest,
+            encryption: EncryptionSection { keys: base.join(&file.encryption.keys), ..file.encryption },
             timing: file.timing,
             secrets,
         })
@@ -487,6 +510,7 @@ mod tests {
             replication: ReplicationSection::default(),
             lifecycle: LifecycleSection::default(),
             rest: RestSection::default(),
+            encryption: EncryptionSection::default(),
             timing: TimingSection::default(),
             datacenters: vec![
                 DatacenterSection { id: 1, name: "dc-a".into(), nodes: vec![member(1, "dc-a-1", 9000)] },

@@ -34,6 +34,8 @@ pub async fn run(args: &DevArgs, ready_file: Option<&Path>) -> Result<ExitCode> 
         node_files(&directory)?.iter().map(|path| Ok(NodeConfig::load(path)?)).collect::<Result<_>>()?;
     for config in &mut configs {
         config.lifecycle.day_seconds = args.lifecycle_day_seconds.unwrap_or(config.lifecycle.day_seconds);
+        config.encryption.make_keys = true;
+        config.encryption.customer_keys_over_http = true; // it listens on this machine alone
     }
     let memory = ProcessMemory::new(&configs[0].limits);
     eprintln!("Starting {} datacenters from {} ...", ready.datacenters.len(), directory.display());

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::client::UsageError;
 use crate::config::{
-    CONFIG_VERSION, ClusterSection, DatacenterSection, LifecycleSection, LimitsSection, MemberSection, NodeFile,
-    NodeSection, ReplicationSection, RestSection, Secrets, TimingSection,
+    CONFIG_VERSION, ClusterSection, DatacenterSection, EncryptionSection, LifecycleSection, LimitsSection,
+    MemberSection, NodeFile, NodeSection, ReplicationSection, RestSection, Secrets, TimingSection,
 };
 use crate::pki::Authority;
 
@@ -263,6 +263,7 @@ impl ClusterPlan {
             replication: ReplicationSection::default(),
             lifecycle: LifecycleSection::default(),
             rest: self.rest,
+            encryption: EncryptionSection::default(),
             datacenters: datacenters.to_vec(),
         };
         write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)

@@ -5,6 +5,7 @@
 mod address;
 mod cli;
 mod cli_bench;
+mod cli_kms;
 mod cli_users;
 mod client;
 mod commands;
@@ -12,6 +13,7 @@ mod config;
 mod dev;
 mod identity;
 mod init;
+mod key_list;
 mod lifecycle;
 mod links;
 mod pki;
@@ -88,6 +90,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::User(command) => commands::user(&cli.connection, command).await,
         Command::Group(command) => commands::group(&cli.connection, command).await,
         Command::Bucket(command) => commands::bucket(&cli.connection, command).await,
+        Command::Kms(command) => commands::kms(&cli.connection, command),
         Command::Bench(args) => commands::bench(&cli.connection, &args).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut std::io::stdout());

@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use crate::address::Address;
 use crate::config::{BlobAuthSetting, Datacenter, LimitsSection, Member, NodeConfig};
 use crate::identity::Identity;
+use crate::key_list::KeyFile;
 use crate::lifecycle;
 use crate::links::DatacenterLinks;
 use crate::users::Users;
@@ -174,6 +175,7 @@ impl RunningNode {
                 chunk_budget_bytes: config.limits.chunk_budget_mib << 20,
                 datacenters: u8::try_from(config.others.len() + 1).expect("ids of datacenters are u8"),
                 cluster_key: config.secrets.cluster_key_sealer()?,
+                kms: Arc::new(KeyFile::open(config.encryption.keys.clone(), config.encryption.make_keys)?),
             },
             meta.clone(),
             replicas,
@@ -449,7 +451,8 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
 fn s3_config(config: &NodeConfig, users: Arc<Users>, metrics: &Arc<NodeMetrics>) -> S3Config {
     let limits = GatewayLimits { connections_max: config.limits.s3_connections_max, ..GatewayLimits::default() };
     let observer: Arc<dyn RequestObserver> = Arc::new(S3Requests(Arc::clone(metrics)));
-    S3Config { limits, observer: Some(observer), ..S3Config::new(users) }
+    let customer_keys_over_http = config.encryption.customer_keys_over_http;
+    S3Config { limits, observer: Some(observer), customer_keys_over_http, ..S3Config::new(users) }
 }
 
 /// Counts the S3 gateway's requests.

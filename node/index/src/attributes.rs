@@ -12,6 +12,8 @@
 use meridian_types::Stamp;
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::Encryption;
+
 /// Headers, user metadata and tags: what a client set and reads back unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
@@ -33,6 +35,8 @@ pub struct Attributes {
     pub retention: Option<Retention>,
     /// `None`: never said.
     pub legal_hold: Option<bool>,
+    /// `None` is plain.
+    pub encryption: Option<Box<Encryption>>,
 }
 
 /// How strictly a retention holds (S3 Object Lock). Discriminants are on disk: never reuse one.

@@ -14,6 +14,7 @@ mod catalog_rows;
 mod command;
 #[cfg(test)]
 mod convergence_tests;
+mod encryption;
 mod error;
 mod etag;
 mod keys;
@@ -40,6 +41,7 @@ pub use command::{
     Command, Condition, Mutation, MutationError, Operation, Outcome, PartChoice, Proposal, RemoteBatch, RemoteOutcome,
     Response, Wanted,
 };
+pub use encryption::{Encryption, EncryptionMethod};
 pub use error::IndexError;
 pub use list::{ListPage, ListQuery, list, list_planted};
 pub use machine::{

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use meridian_index::ChunkRef;
+use meridian_cipher::{BLOCK_SIZE, ChunkPlace, DataKey, Window, plain_length, window};
+use meridian_index::{ChunkRef, PartSize};
 use meridian_types::Fid;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -23,11 +24,30 @@ const LOCAL_PIECE_SIZE_MAX: u32 = 1 << 20;
 /// The longest that another datacenter may take for one piece.
 const REMOTE_WAIT: Duration = Duration::from_secs(30);
 
+/// An object's bytes: its chunks, and its data key if they are encrypted.
+pub(crate) struct Source<'a> {
+    pub(crate) chunks: &'a [ChunkRef],
+    /// Of a multipart object; a chunk's place counts from the start of its part.
+    pub(crate) parts: &'a [PartSize],
+    pub(crate) key: Option<Arc<DataKey>>,
+}
+
 /// Some bytes of one needle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Piece {
     fid: Fid,
+    /// Of the needle's data, as it is stored.
     range: Range<u32>,
+    sealed: Option<SealedPiece>,
+}
+
+/// What opens an encrypted piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SealedPiece {
+    place: ChunkPlace,
+    /// Plain bytes of the whole chunk.
+    chunk_length: u32,
+    window: Window,
 }
 
 impl Piece {
@@ -36,28 +56,30 @@ impl Piece {
     }
 }
 
-/// Opens `range` of an object's chunks. The first piece is read here, so that bytes which can't be had are an error
+/// Opens `range` of an object. The first piece is read here, so that bytes which can't be had are an error
 /// of the request and not of its body.
 pub(crate) async fn open_stream(
     inner: &Arc<Inner>,
-    chunks: &[ChunkRef],
+    source: &Source<'_>,
     range: Range<u64>,
 ) -> Result<ByteStream, ObjectError> {
-    let mut pieces = pieces_of(chunks, &range, |chunk| inner.piece_size(chunk))?;
+    let mut pieces = pieces_of(source, &range, |chunk| inner.piece_size(chunk))?;
+    let key = source.key.clone();
     let Some(first) = pieces.pop_front() else { return Ok(stream::empty().boxed()) };
     let permit = inner.reserve(first.size()).await?;
-    let first = inner.read_piece(first, permit).await?;
+    let first = inner.read_piece(first, key.as_deref(), permit).await?;
     if pieces.is_empty() {
         return Ok(stream::once(async move { Ok(first) }).boxed());
     }
-    let ahead = read_ahead(inner, &mut pieces);
-    let rest = Rest { inner: Arc::clone(inner), pieces, ahead };
+    let ahead = read_ahead(inner, &key, &mut pieces);
+    let rest = Rest { inner: Arc::clone(inner), key, pieces, ahead };
     Ok(stream::once(async move { Ok(first) }).chain(stream::unfold(Some(rest), next_piece)).boxed())
 }
 
 /// What a running stream has still to deliver.
 struct Rest {
     inner: Arc<Inner>,
+    key: Option<Arc<DataKey>>,
     pieces: VecDeque<Piece>,
     ahead: Option<JoinHandle<Result<Bytes, ObjectError>>>,
 }
@@ -72,14 +94,14 @@ async fn next_piece(rest: Option<Rest>) -> Option<(Result<Bytes, StreamError>, O
         None => {
             let piece = rest.pieces.pop_front()?;
             match rest.inner.reserve(piece.size()).await {
-                Ok(permit) => rest.inner.read_piece(piece, permit).await,
+                Ok(permit) => rest.inner.read_piece(piece, rest.key.as_deref(), permit).await,
                 Err(error) => Err(error),
             }
         }
     };
     match read {
         Ok(bytes) => {
-            rest.ahead = read_ahead(&rest.inner, &mut rest.pieces);
+            rest.ahead = read_ahead(&rest.inner, &rest.key, &mut rest.pieces);
             Some((Ok(bytes), Some(rest)))
         }
         Err(error) => {
@@ -90,31 +112,48 @@ async fn next_piece(rest: Option<Rest>) -> Option<(Result<Bytes, StreamError>, O
 }
 
 /// Starts to read the next piece if there is budget for it right now.
-fn read_ahead(inner: &Arc<Inner>, pieces: &mut VecDeque<Piece>) -> Option<JoinHandle<Result<Bytes, ObjectError>>> {
+fn read_ahead(
+    inner: &Arc<Inner>,
+    key: &Option<Arc<DataKey>>,
+    pieces: &mut VecDeque<Piece>,
+) -> Option<JoinHandle<Result<Bytes, ObjectError>>> {
     let permit = inner.try_reserve(pieces.front()?.size())?;
     let piece = pieces.pop_front()?;
-    let inner = Arc::clone(inner);
-    Some(tokio::spawn(async move { inner.read_piece(piece, permit).await }))
+    let (inner, key) = (Arc::clone(inner), key.clone());
+    Some(tokio::spawn(async move { inner.read_piece(piece, key.as_deref(), permit).await }))
 }
 
-/// Cuts `range` of the object into pieces of its chunks, each at most as large as `size_max` says for its chunk.
+/// Cuts `range` of the object into pieces of its chunks, each at most as large as `size_max` says for its chunk. A piece of an
+/// encrypted chunk ends with a block, so that no block is read twice.
 fn pieces_of(
-    chunks: &[ChunkRef],
+    source: &Source<'_>,
     range: &Range<u64>,
     size_max: impl Fn(&ChunkRef) -> u32,
 ) -> Result<VecDeque<Piece>, ObjectError> {
     let mut pieces = VecDeque::new();
+    let mut places = Places::new(source.parts);
     let mut start = 0u64;
-    for chunk in chunks {
-        let end = start + u64::from(chunk.length);
+    for chunk in source.chunks {
+        let length = match &source.key {
+            None => chunk.length,
+            Some(_) => plain_length(chunk.length).ok_or_else(|| damaged("an encrypted chunk has no length"))?,
+        };
+        let (part, index) = places.next(start);
+        let end = start + u64::from(length);
         let (from, to) = (range.start.max(start), range.end.min(end));
         if from < to {
             let step = size_max(chunk).max(1);
             // Both lie within the chunk, whose length is a u32.
             let (mut from, to) = ((from - start) as u32, (to - start) as u32);
             while from < to {
-                let next = from.saturating_add(step).min(to);
-                pieces.push_back(Piece { fid: chunk.fid, range: from..next });
+                let next = match source.key {
+                    None => from.saturating_add(step).min(to),
+                    Some(_) => end_of_blocks(from, step).min(to),
+                };
+                pieces.push_back(match source.key {
+                    None => Piece { fid: chunk.fid, range: from..next, sealed: None },
+                    Some(_) => sealed_piece(ChunkPlace { fid: chunk.fid, part, index }, from..next, length)?,
+                });
                 from = next;
             }
         }
@@ -125,6 +164,51 @@ fn pieces_of(
         return Err(ObjectError::Storage(format!("the row has chunks for {start} bytes, {} are needed", range.end)));
     }
     Ok(pieces)
+}
+
+/// The end of the blocks that `from` and at least some of the next `step` bytes lie in.
+fn end_of_blocks(from: u32, step: u32) -> u32 {
+    let blocks = (step / BLOCK_SIZE).max(1);
+    (from / BLOCK_SIZE).saturating_add(blocks).saturating_mul(BLOCK_SIZE)
+}
+
+fn sealed_piece(place: ChunkPlace, range: Range<u32>, chunk_length: u32) -> Result<Piece, ObjectError> {
+    let window = window(range, chunk_length).ok_or_else(|| damaged("a range lies outside of its chunk"))?;
+    let (fid, range) = (place.fid, window.stored.clone());
+    Ok(Piece { fid, range, sealed: Some(SealedPiece { place, chunk_length, window }) })
+}
+
+fn damaged(what: &str) -> ObjectError {
+    ObjectError::Storage(what.to_owned())
+}
+
+/// Tells the part of each chunk, and its number in the part, as they were when the chunk was encrypted.
+struct Places<'a> {
+    parts: std::slice::Iter<'a, PartSize>,
+    part: u16,
+    part_end: u64,
+    index: u32,
+}
+
+impl<'a> Places<'a> {
+    fn new(parts: &'a [PartSize]) -> Self {
+        let whole = if parts.is_empty() { u64::MAX } else { 0 };
+        Self { parts: parts.iter(), part: 0, part_end: whole, index: 0 }
+    }
+
+    /// The place of the chunk that begins at `start`; chunks are asked for in order.
+    fn next(&mut self, start: u64) -> (u16, u32) {
+        while start >= self.part_end
+            && let Some(part) = self.parts.next()
+        {
+            self.part = part.number;
+            self.part_end += part.size;
+            self.index = 0;
+        }
+        let place = (self.part, self.index);
+        self.index += 1;
+        place
+    }
 }
 
 /// Bytes together with their place in the budget.
@@ -139,6 +223,13 @@ impl AsRef<[u8]> for Reserved {
     }
 }
 
+impl SealedPiece {
+    fn open(&self, key: &DataKey, stored: &[u8]) -> Result<Vec<u8>, ObjectError> {
+        let cipher = key.chunk(self.place, self.chunk_length);
+        cipher.open(&self.window, stored).map_err(|error| ObjectError::Storage(error.to_string()))
+    }
+}
+
 impl Inner {
     /// Small pieces of what is here; whole chunks of what must be fetched, since each costs a round trip.
     fn piece_size(&self, chunk: &ChunkRef) -> u32 {
@@ -146,7 +237,12 @@ impl Inner {
     }
 
     /// Reads a piece from a replica or mirror of this datacenter, else from another datacenter.
-    async fn read_piece(&self, piece: Piece, permit: OwnedSemaphorePermit) -> Result<Bytes, ObjectError> {
+    async fn read_piece(
+        &self,
+        piece: Piece,
+        key: Option<&DataKey>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Bytes, ObjectError> {
         let size = piece.size();
         let bytes = match self.replicas.read(piece.fid, piece.range.clone()).await {
             Ok(bytes) => bytes,
@@ -159,6 +255,11 @@ impl Inner {
         if bytes.len() != size {
             return Err(ObjectError::Storage(format!("{} bytes of {:?} where {size} are due", bytes.len(), piece.fid)));
         }
+        let bytes = match (&piece.sealed, key) {
+            (None, _) => bytes,
+            (Some(sealed), Some(key)) => Bytes::from(sealed.open(key, &bytes)?),
+            (Some(_), None) => return Err(damaged("encrypted bytes without a key")),
+        };
         Ok(Bytes::from_owner(Reserved { bytes, _permit: permit }))
     }
 
@@ -180,6 +281,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meridian_cipher::stored_length;
     use meridian_types::{Cookie, DatacenterId, NeedleKey, Timestamp, VolumeId};
 
     fn chunk(key: u64, length: u32) -> ChunkRef {
@@ -188,9 +290,13 @@ mod tests {
         ChunkRef { fid, length, end_offset: 0, stamp: Timestamp::ZERO }
     }
 
+    fn plain(chunks: &[ChunkRef]) -> Source<'_> {
+        Source { chunks, parts: &[], key: None }
+    }
+
     fn cut(range: Range<u64>, step: u32) -> Vec<(u64, Range<u32>)> {
         let chunks = [chunk(1, 10), chunk(2, 10), chunk(3, 5)];
-        let pieces = pieces_of(&chunks, &range, |_| step).unwrap();
+        let pieces = pieces_of(&plain(&chunks), &range, |_| step).unwrap();
         pieces.into_iter().map(|piece| (piece.fid.key.0, piece.range)).collect()
     }
 
@@ -217,7 +323,41 @@ mod tests {
 
     #[test]
     fn a_row_with_too_few_chunks_is_damage_and_not_a_short_answer() {
-        let short = pieces_of(&[chunk(1, 10)], &(0..11), |_| 100);
+        let short = pieces_of(&plain(&[chunk(1, 10)]), &(0..11), |_| 100);
         assert!(matches!(short, Err(ObjectError::Storage(_))));
+    }
+
+    fn part(number: u16, size: u64) -> PartSize {
+        PartSize { number, size, checksum: None }
+    }
+
+    #[test]
+    fn encrypted_pieces_are_whole_blocks_in_their_places() {
+        let stored = |plain| stored_length(plain).unwrap();
+        let chunks = [chunk(1, stored(3 * BLOCK_SIZE)), chunk(2, stored(5)), chunk(3, stored(7)), chunk(4, stored(1))];
+        let sizes = [part(2, 3 * u64::from(BLOCK_SIZE) + 5), part(3, 0), part(9, 7), part(11, 1)];
+        let key = Some(Arc::new(DataKey::new([1; 32])));
+        let source = Source { chunks: &chunks, parts: &sizes, key };
+        let size = 3 * u64::from(BLOCK_SIZE) + 13;
+        let pieces = pieces_of(&source, &(1..size), |_| 2 * BLOCK_SIZE + 9).unwrap();
+        let found: Vec<_> = pieces
+            .iter()
+            .map(|piece| {
+                let sealed = piece.sealed.as_ref().unwrap();
+                (sealed.place.part, sealed.place.index, sealed.window.first_block, sealed.window.take)
+            })
+            .collect();
+        let expected =
+            [(2, 0, 0, 2 * BLOCK_SIZE - 1), (2, 0, 2, BLOCK_SIZE), (2, 1, 0, 5), (9, 0, 0, 7), (11, 0, 0, 1)];
+        assert_eq!(found, expected);
+        for start in [0, 1, 70_000, size - 9, size - 1] {
+            for step in [1, BLOCK_SIZE, 1 << 20] {
+                let pieces = pieces_of(&source, &(start..size), |_| step).unwrap();
+                let taken: u64 = pieces.iter().map(|it| u64::from(it.sealed.as_ref().unwrap().window.take)).sum();
+                assert_eq!(taken, size - start);
+            }
+        }
+        let odd = Source { chunks: &[chunk(1, 16)], parts: &[], key: source.key.clone() };
+        assert!(matches!(pieces_of(&odd, &(0..1), |_| 100), Err(ObjectError::Storage(_))));
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Invariants: a copy is of one version of its source; onto itself it must change something.
 
+use std::sync::Arc;
+
+use meridian_cipher::DataKey;
 use meridian_index::{Attributes, Condition, VersionId};
 use meridian_types::limits::PART_SIZE_MAX;
 use meridian_types::{BucketName, ObjectKey};
@@ -9,7 +12,10 @@ use meridian_types::{BucketName, ObjectKey};
 use crate::bytes_out::open_stream;
 use crate::objects::Inner;
 use crate::read_row::ReadRow;
-use crate::{BodyFinish, ByteStream, ObjectError, ObjectInfo, Objects, Preconditions, PutOutcome, PutRequest};
+use crate::{
+    BodyFinish, ByteStream, CustomerKey, EncryptionWish, ObjectError, ObjectInfo, Objects, Preconditions, PutOutcome,
+    PutRequest,
+};
 
 #[derive(Debug, Clone)]
 pub struct CopySource {
@@ -51,7 +57,21 @@ impl Objects {
     /// # Errors
     /// Those of `get` and `put`, and `CopyOntoItself`.
     pub async fn copy(&self, request: CopyRequest) -> Result<(PutOutcome, ObjectInfo), ObjectError> {
-        let source = self.inner.copy_source(&request.source).await?;
+        self.copy_with_keys(request, None, EncryptionWish::BucketDefault).await
+    }
+
+    /// COPY with the customer's key of the source, and with what is wished for the copy: how the source is encrypted does
+    /// not pass on to it (S3).
+    ///
+    /// # Errors
+    /// Those of `copy`; `Refused` for keys that do not fit.
+    pub async fn copy_with_keys(
+        &self,
+        request: CopyRequest,
+        source_key: Option<CustomerKey>,
+        wish: EncryptionWish,
+    ) -> Result<(PutOutcome, ObjectInfo), ObjectError> {
+        let (source, data_key) = self.inner.copy_source(&request.source, source_key.as_ref()).await?;
         let source_id = (&request.source.bucket, &request.source.key);
         // A named version is brought back by a copy onto its key (S3).
         let itself = source_id == (&request.bucket, &request.key) && request.source.version.is_none();
@@ -63,7 +83,7 @@ impl Objects {
             return Err(ObjectError::CopySourceTooLarge { size, size_max: PART_SIZE_MAX });
         }
         let attributes = copied_attributes(&request, &source.info.attributes);
-        let body = open_stream(&self.inner, &source.chunks, 0..size).await?;
+        let body = open_stream(&self.inner, &source.source(data_key), 0..size).await?;
         // A checksum of the whole object stays true of its copy; one of its parts does not, since the copy has none.
         let mut checksums = source.info.checksums.clone();
         checksums.retain(|checksum| !checksum.composite);
@@ -71,19 +91,17 @@ impl Objects {
             Some(digest) => digest(body),
             None => (body, Box::new(move || Ok(checksums))),
         };
-        let outcome = self
-            .put(PutRequest {
-                bucket: request.bucket,
-                key: request.key,
-                attributes,
-                body,
-                length: Some(size),
-                content_md5: None,
-                condition: request.condition,
-                finish: Some(finish),
-            })
-            .await?;
-        Ok((outcome, source.info))
+        let put = PutRequest {
+            bucket: request.bucket,
+            key: request.key,
+            attributes,
+            body,
+            length: Some(size),
+            content_md5: None,
+            condition: request.condition,
+            finish: Some(finish),
+        };
+        Ok((self.put_with_key(put, wish).await?, source.info))
     }
 }
 
@@ -112,10 +130,14 @@ fn copied_attributes(request: &CopyRequest, source: &Attributes) -> Attributes {
 }
 
 impl Inner {
-    /// The source's row, once its preconditions hold.
-    pub(crate) async fn copy_source(&self, source: &CopySource) -> Result<ReadRow, ObjectError> {
-        let row = self.object_row(&source.bucket, &source.key, source.version).await?;
+    /// The source's row and its key, once its preconditions hold.
+    pub(crate) async fn copy_source(
+        &self,
+        source: &CopySource,
+        customer: Option<&CustomerKey>,
+    ) -> Result<(ReadRow, Option<Arc<DataKey>>), ObjectError> {
+        let (row, key) = self.opened_row(&source.bucket, &source.key, source.version, customer).await?;
         source.preconditions.check_source(&row.info.etag, row.info.last_modified_unix_ms)?;
-        Ok(row)
+        Ok((row, key))
     }
 }

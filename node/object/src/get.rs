@@ -9,7 +9,7 @@ use meridian_types::{BucketName, ObjectKey};
 
 use crate::bytes_out::open_stream;
 use crate::read_row::requested_range;
-use crate::{ByteStream, ObjectError, ObjectInfo, Objects, Preconditions, RangeSpec};
+use crate::{ByteStream, CustomerKey, ObjectError, ObjectInfo, Objects, Preconditions, RangeSpec};
 
 /// Asked by GET and HEAD alike.
 #[derive(Debug, Clone)]
@@ -36,10 +36,22 @@ impl Objects {
     /// `NoSuchBucket`, `NoSuchKey`, `NoSuchVersion`, `DeleteMarker`, `NotModified`, `PreconditionFailed`, `InvalidRange`, `InvalidPartNumber`,
     /// `Unavailable` when no reachable holder has the first bytes. Later failures are errors of the body.
     pub async fn get(&self, request: GetRequest) -> Result<GetOutcome, ObjectError> {
-        let row = self.inner.object_row(&request.bucket, &request.key, request.version).await?;
+        self.get_with_key(request, None).await
+    }
+
+    /// GET with the key that a client gives for what it encrypted with it.
+    ///
+    /// # Errors
+    /// Those of `get`; `Refused` for a key that is missing, wrong or not asked for.
+    pub async fn get_with_key(
+        &self,
+        request: GetRequest,
+        customer: Option<&CustomerKey>,
+    ) -> Result<GetOutcome, ObjectError> {
+        let (row, key) = self.inner.opened_row(&request.bucket, &request.key, request.version, customer).await?;
         request.preconditions.check(&row.info.etag, row.info.last_modified_unix_ms)?;
         let range = requested_range(&row.info, &request)?;
-        let body = open_stream(&self.inner, &row.chunks, range.clone()).await?;
+        let body = open_stream(&self.inner, &row.source(key), range.clone()).await?;
         Ok(GetOutcome { info: row.info, range, body })
     }
 }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use meridian_index::{Attributes, Checksum, PartSize, VersionId};
 use meridian_types::{ObjectKey, Stamp};
 
-use crate::read_row::requested_range;
-use crate::{GetRequest, ObjectError, Objects};
+use crate::read_row::{ReadRow, requested_range};
+use crate::{CustomerKey, GetRequest, ObjectError, Objects};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -37,12 +37,31 @@ pub struct HeadOutcome {
 }
 
 impl Objects {
+    /// Asks for no key, also of an encrypted object: for the store's own questions, such as whose it is.
+    ///
     /// # Errors
     /// Those of `get` that don't concern bytes.
     pub async fn head(&self, request: GetRequest) -> Result<HeadOutcome, ObjectError> {
-        let row = self.inner.object_row(&request.bucket, &request.key, request.version).await?;
-        request.preconditions.check(&row.info.etag, row.info.last_modified_unix_ms)?;
-        let range = requested_range(&row.info, &request)?;
-        Ok(HeadOutcome { info: row.info, range })
+        let bucket = self.inner.bucket_row(&request.bucket).await?;
+        outcome(self.inner.row_in(&bucket, &request.key, request.version).await?, &request)
     }
+
+    /// For clients: what is encrypted with a customer's key is told to those who have it.
+    ///
+    /// # Errors
+    /// Those of `get` that don't concern bytes.
+    pub async fn head_with_key(
+        &self,
+        request: GetRequest,
+        customer: Option<&CustomerKey>,
+    ) -> Result<HeadOutcome, ObjectError> {
+        let row = self.inner.opened_row(&request.bucket, &request.key, request.version, customer).await?.0;
+        outcome(row, &request)
+    }
+}
+
+fn outcome(row: ReadRow, request: &GetRequest) -> Result<HeadOutcome, ObjectError> {
+    request.preconditions.check(&row.info.etag, row.info.last_modified_unix_ms)?;
+    let range = requested_range(&row.info, request)?;
+    Ok(HeadOutcome { info: row.info, range })
 }

@@ -17,11 +17,14 @@ mod bytes_out;
 mod change;
 mod checksum;
 mod copy;
+mod default_encryption;
 mod delete;
+mod encryption;
 mod error;
 mod get;
 mod head;
 mod identity;
+mod kms;
 mod known_buckets;
 mod lifecycle;
 mod list;
@@ -50,11 +53,14 @@ pub use bucket_delete::fence_bucket;
 pub use change::ChangeRequest;
 pub use checksum::{Hasher, computed_checksum};
 pub use copy::{CopyDigest, CopyRequest, CopySource, Directive};
+pub use default_encryption::{DefaultEncryption, DefaultMethod};
 pub use delete::{DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome};
+pub use encryption::{CustomerKey, EncryptionWish, MANAGED_KEY_ID};
 pub use error::ObjectError;
 pub use get::{GetOutcome, GetRequest};
 pub use head::{HeadOutcome, ObjectInfo};
 pub use identity::{Identity, KeyHolder, policy_arn};
+pub use kms::{EveryKey, KmsKeys, KmsRefusal};
 pub use lifecycle::{
     DAY_MS, Expiry, LifecycleConfig, LifecycleCounts, LifecycleFilter, LifecycleRule, NoncurrentExpiry, expiry_of,
 };
@@ -77,7 +83,7 @@ pub use version::{ListVersionsRequest, VersionInfo, VersionsPage};
 // The words of rows that requests and answers carry: gateways see this crate and nothing below it.
 pub use meridian_index::{
     AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Change, Checksum, ChecksumAlgorithm, Condition,
-    DefaultRetention, DocumentKind, GroupChange, GroupRow, MemberKind, ObjectLock, PartSize, Profile, Retention,
-    RetentionMode, SettingChange, SettingName, UploadChecksum, UserChange, UserRefusal, UserRow, VersionId,
-    VersionIdError, Versioning, Wanted, present,
+    DefaultRetention, DocumentKind, Encryption, EncryptionMethod, GroupChange, GroupRow, MemberKind, ObjectLock,
+    PartSize, Profile, Retention, RetentionMode, SettingChange, SettingName, UploadChecksum, UserChange, UserRefusal,
+    UserRow, VersionId, VersionIdError, Versioning, Wanted, present,
 };

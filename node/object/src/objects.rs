@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::identity::Identities;
 use crate::known_buckets::KnownBuckets;
 use crate::propose::meta_error;
-use crate::{ObjectError, RemoteBuckets, RemoteBytes};
+use crate::{KmsKeys, ObjectError, RemoteBuckets, RemoteBytes};
 
 /// How long a request waits for its turn in the byte budget before it is told to slow down.
 const BUDGET_WAIT: Duration = Duration::from_secs(5);
@@ -45,6 +45,8 @@ pub struct ObjectsConfig {
     pub datacenters: u8,
     /// Seals secret keys; the same in every datacenter.
     pub cluster_key: ClusterKey,
+    /// The keys that objects may be encrypted under.
+    pub kms: Arc<dyn KmsKeys>,
 }
 
 /// Cheap to clone; all clones share the byte budget.

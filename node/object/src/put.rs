@@ -5,16 +5,19 @@
 
 use std::sync::Arc;
 
-use meridian_index::{Attributes, BucketRow, Checksum, Condition, ObjectBody, Operation, Outcome, VersionId, queries};
+use meridian_index::{
+    Attributes, BucketRow, Checksum, Condition, Encryption, ObjectBody, Operation, Outcome, VersionId, queries,
+};
 use meridian_types::limits::{PART_SIZE_MAX, USER_METADATA_SIZE_MAX};
 use meridian_types::{BucketName, ObjectKey, Stamp};
 
-use crate::bytes_in::{greatest_stamp, store_body};
+use crate::bytes_in::{BodyCipher, greatest_stamp, store_body};
+use crate::encryption::NewEncryption;
 use crate::objects::Inner;
 use crate::propose::{refusal, unexpected};
 use crate::read_row::index_error;
 use crate::version::{shown_version, with_default_lock};
-use crate::{BodyFinish, ByteStream, ObjectError, Objects};
+use crate::{BodyFinish, ByteStream, EncryptionWish, ObjectError, Objects};
 
 pub struct PutRequest {
     pub bucket: BucketName,
@@ -41,6 +44,8 @@ pub struct PutOutcome {
     pub checksums: Vec<Checksum>,
     /// Something visible was there before.
     pub replaced: bool,
+    /// How it is encrypted, if it is.
+    pub encryption: Option<Box<Encryption>>,
 }
 
 impl Objects {
@@ -49,16 +54,28 @@ impl Objects {
     /// # Errors
     /// See `ObjectError`; nothing is committed unless it is `Unavailable`.
     pub async fn put(&self, request: PutRequest) -> Result<PutOutcome, ObjectError> {
+        self.put_with_key(request, EncryptionWish::BucketDefault).await
+    }
+
+    /// PUT of an object whose encryption is asked for.
+    ///
+    /// # Errors
+    /// Those of `put`; `Refused` for a key that is not there.
+    pub async fn put_with_key(&self, request: PutRequest, wish: EncryptionWish) -> Result<PutOutcome, ObjectError> {
         let inner = &self.inner;
         check_attributes(&request.attributes)?;
         let bucket = inner.bucket_row(&request.bucket).await?;
         inner.check_condition_early(&bucket, &request.key, &request.condition).await?;
-        let attributes = with_default_lock(&bucket, request.attributes, inner.clock.wall().unix_ms())?;
+        let mut attributes = with_default_lock(&bucket, request.attributes, inner.clock.wall().unix_ms())?;
+        let new = inner.new_encryption(&bucket, &request.key, &wish)?;
+        let encryption = new.as_ref().map(|new| new.encryption.clone());
+        attributes.encryption.clone_from(&encryption);
         let code = inner.code_of(&bucket);
-        let stored = store_body(inner, code, request.body, request.length, PART_SIZE_MAX).await?;
+        let cipher = new.as_ref().map(|new| BodyCipher { key: Arc::clone(&new.key), part: 0 });
+        let stored = store_body(inner, code, request.body, request.length, PART_SIZE_MAX, cipher).await?;
         check_md5(request.content_md5, stored.md5)?;
         let checksums = request.finish.map_or(Ok(Vec::new()), |finish| finish())?;
-        let (size, etag) = (stored.size, hex::encode(stored.md5));
+        let (size, etag) = (stored.size, NewEncryption::etag(new.as_ref(), stored.md5));
         let body = ObjectBody {
             size,
             etag: etag.clone(),
@@ -70,7 +87,7 @@ impl Objects {
         };
         let (stamp, version, replaced) = inner.commit_object(&bucket, request.key, body, request.condition).await?;
         let version = shown_version(&bucket, version);
-        Ok(PutOutcome { etag, stamp, version, size, checksums, replaced })
+        Ok(PutOutcome { etag, stamp, version, size, checksums, replaced, encryption })
     }
 }
 

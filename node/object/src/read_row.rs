@@ -3,14 +3,17 @@
 //! Invariants: a row is read at a read index, so that what was acknowledged in this datacenter is seen (promise 2).
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use meridian_cipher::DataKey;
 use meridian_index::{BucketRow, ChunkRef, ObjectBody, ObjectVersion, VersionId, VersionKind, queries};
 use meridian_types::limits::PART_NUMBER_MAX;
 use meridian_types::{BucketName, ObjectKey};
 
+use crate::bytes_out::Source;
 use crate::objects::Inner;
 use crate::version::shown_version;
-use crate::{GetRequest, ObjectError, ObjectInfo};
+use crate::{CustomerKey, GetRequest, ObjectError, ObjectInfo};
 
 /// An object as one row says it: its description and its chunks are of the same version (C10).
 pub(crate) struct ReadRow {
@@ -18,17 +21,29 @@ pub(crate) struct ReadRow {
     pub(crate) chunks: Vec<ChunkRef>,
 }
 
+impl ReadRow {
+    /// Its bytes, encrypted ones with their key.
+    pub(crate) fn source(&self, key: Option<Arc<DataKey>>) -> Source<'_> {
+        Source { chunks: &self.chunks, parts: &self.info.parts, key }
+    }
+}
+
 impl Inner {
+    /// The row, and the key that opens its bytes where they are encrypted.
+    ///
     /// # Errors
-    /// `NoSuchBucket`, and those of `row_in`.
-    pub(crate) async fn object_row(
+    /// `NoSuchBucket`, `Refused` for a customer's key that does not fit, and those of `row_in`.
+    pub(crate) async fn opened_row(
         &self,
         bucket: &BucketName,
         key: &ObjectKey,
         version: Option<VersionId>,
-    ) -> Result<ReadRow, ObjectError> {
+        customer: Option<&CustomerKey>,
+    ) -> Result<(ReadRow, Option<Arc<DataKey>>), ObjectError> {
         let bucket = self.bucket_row(bucket).await?;
-        self.row_in(&bucket, key, version).await
+        let row = self.row_in(&bucket, key, version).await?;
+        let data_key = self.data_key(bucket.id, key, &row.info.attributes, customer)?;
+        Ok((row, data_key))
     }
 
     /// A version that is an object; the current one when none is named.

@@ -8,21 +8,24 @@ use std::sync::Arc;
 
 use meridian_env::entropy;
 use meridian_index::{
-    Attributes, BucketRow, Checksum, ChecksumAlgorithm, Condition, Operation, Outcome, Part, PartChoice,
-    UploadChecksum, UploadRow, VersionId, queries,
+    Attributes, BucketRow, Checksum, ChecksumAlgorithm, Condition, Encryption, EncryptionMethod, Operation, Outcome,
+    Part, PartChoice, UploadChecksum, UploadRow, VersionId, queries,
 };
 use meridian_types::limits::PART_SIZE_MAX;
 use meridian_types::{BucketId, BucketName, ObjectKey, Stamp, Timestamp, UploadId};
 
-use crate::bytes_in::{greatest_stamp, store_body};
+use crate::bytes_in::{BodyCipher, greatest_stamp, store_body};
 use crate::bytes_out::open_stream;
 use crate::checksum::{computed_checksum, of_parts};
+use crate::encryption::{NewEncryption, invalid_request};
 use crate::objects::Inner;
 use crate::propose::{refusal, unexpected};
 use crate::put::{check_attributes, check_md5};
 use crate::read_row::{check_part_number, index_error};
 use crate::version::{shown_version, with_default_lock};
-use crate::{BodyFinish, ByteStream, CopySource, ObjectError, ObjectInfo, Objects, RangeSpec};
+use crate::{
+    BodyFinish, ByteStream, CopySource, CustomerKey, EncryptionWish, ObjectError, ObjectInfo, Objects, RangeSpec,
+};
 use meridian_meta::ReadView;
 
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ pub struct CreateUploadRequest {
 pub struct CreateUploadOutcome {
     pub upload: UploadId,
     pub initiated: Timestamp,
+    /// How its parts will be encrypted, if they will.
+    pub encryption: Option<Box<Encryption>>,
 }
 
 pub struct PutPartRequest {
@@ -60,6 +65,8 @@ pub struct PartOutcome {
     pub stored: Timestamp,
     /// What the `finish` hook handed over, or what the upload asked for.
     pub checksums: Vec<Checksum>,
+    /// How it is encrypted, if it is: as its upload says.
+    pub encryption: Option<Box<Encryption>>,
 }
 
 #[derive(Debug, Clone)]
@@ -109,12 +116,26 @@ pub struct CompleteOutcome {
     pub size: u64,
     /// The checksums that the object's row keeps.
     pub checksums: Vec<Checksum>,
+    /// How it is encrypted, if it is; not told again to those who complete again.
+    pub encryption: Option<Box<Encryption>>,
 }
 
 impl Objects {
     /// # Errors
     /// `NoSuchBucket`, `BucketBeingDeleted`, `Busy`, `Unavailable`.
     pub async fn create_upload(&self, request: CreateUploadRequest) -> Result<CreateUploadOutcome, ObjectError> {
+        self.create_upload_with_key(request, EncryptionWish::BucketDefault).await
+    }
+
+    /// An upload whose encryption is asked for. All its parts share one data key.
+    ///
+    /// # Errors
+    /// Those of `create_upload`; `Refused` for a key that is not there.
+    pub async fn create_upload_with_key(
+        &self,
+        request: CreateUploadRequest,
+        wish: EncryptionWish,
+    ) -> Result<CreateUploadOutcome, ObjectError> {
         let inner = &self.inner;
         let CreateUploadRequest { bucket, key, attributes, checksum } = request;
         check_attributes(&attributes)?;
@@ -123,11 +144,13 @@ impl Objects {
         entropy::fill(&mut random);
         let upload = UploadId::new(inner.config.datacenter, random);
         let initiated = inner.clock.wall();
-        let attributes = with_default_lock(&bucket, attributes, initiated.unix_ms())?;
+        let mut attributes = with_default_lock(&bucket, attributes, initiated.unix_ms())?;
+        let encryption = inner.new_encryption(&bucket, &key, &wish)?.map(|new| new.encryption);
+        attributes.encryption.clone_from(&encryption);
         let partition = inner.partition(bucket.id, &key);
         let operation = Operation::CreateUpload { bucket: bucket.id, key, upload, attributes, initiated, checksum };
         match inner.propose(partition, operation, Timestamp::ZERO).await.outcome? {
-            Outcome::UploadCreated => Ok(CreateUploadOutcome { upload, initiated }),
+            Outcome::UploadCreated => Ok(CreateUploadOutcome { upload, initiated, encryption }),
             outcome => Err(refusal(&outcome, &bucket.name).unwrap_or_else(|| unexpected("a create", &outcome))),
         }
     }
@@ -137,11 +160,24 @@ impl Objects {
     /// # Errors
     /// `NoSuchUpload` before any byte is taken, and those of `put`.
     pub async fn put_part(&self, request: PutPartRequest) -> Result<PartOutcome, ObjectError> {
+        self.put_part_with_key(request, None).await
+    }
+
+    /// Stores a part of an upload that was created with a customer's key.
+    ///
+    /// # Errors
+    /// Those of `put_part`; `Refused` for a key that is missing, another one, or not asked for.
+    pub async fn put_part_with_key(
+        &self,
+        request: PutPartRequest,
+        customer: Option<&CustomerKey>,
+    ) -> Result<PartOutcome, ObjectError> {
         let inner = &self.inner;
         let PutPartRequest { bucket, key, upload, number, body, length, content_md5, finish } = request;
         check_part_number(number)?;
         let bucket = inner.bucket_row(&bucket).await?;
         let (row, _) = inner.upload_row(bucket.id, &key, upload).await?;
+        let new = inner.encryption_of_upload(bucket.id, &row, customer)?;
         let (body, finish) = match (row.checksum, finish) {
             (Some(wanted), None) => {
                 let (body, finish) = computed_checksum(wanted.algorithm, body);
@@ -149,15 +185,18 @@ impl Objects {
             }
             (_, finish) => (body, finish),
         };
-        let stored = store_body(inner, inner.code_of(&bucket), body, length, PART_SIZE_MAX).await?;
+        let cipher = new.as_ref().map(|new| BodyCipher { key: Arc::clone(&new.key), part: number });
+        let stored = store_body(inner, inner.code_of(&bucket), body, length, PART_SIZE_MAX, cipher).await?;
         check_md5(content_md5, stored.md5)?;
         let checksums = finish.map_or(Ok(Vec::new()), |finish| finish())?;
         check_algorithm(row.checksum, &checksums)?;
-        let (size, etag, stored_at) = (stored.size, hex::encode(stored.md5), inner.clock.wall());
+        let etag = NewEncryption::etag(new.as_ref(), stored.md5);
+        let (size, stored_at) = (stored.size, inner.clock.wall());
         let chunks = stored.chunks.release();
         let part = Part { size, etag: etag.clone(), chunks, stored: stored_at, checksums: checksums.clone() };
         inner.commit_part(&bucket, key, upload, number, part).await?;
-        Ok(PartOutcome { etag, size, stored: stored_at, checksums })
+        let encryption = new.map(|new| new.encryption);
+        Ok(PartOutcome { etag, size, stored: stored_at, checksums, encryption })
     }
 
     /// Copies an object or a range of it, at most 5 GiB, into a part.
@@ -165,8 +204,21 @@ impl Objects {
     /// # Errors
     /// Those of `copy` and `put_part`.
     pub async fn copy_part(&self, request: CopyPartRequest) -> Result<(PartOutcome, ObjectInfo), ObjectError> {
+        self.copy_part_with_keys(request, None, None).await
+    }
+
+    /// A copied part, with the customer's keys of the source and of the upload.
+    ///
+    /// # Errors
+    /// Those of `copy_part`; `Refused` for keys that do not fit.
+    pub async fn copy_part_with_keys(
+        &self,
+        request: CopyPartRequest,
+        source_key: Option<&CustomerKey>,
+        customer: Option<&CustomerKey>,
+    ) -> Result<(PartOutcome, ObjectInfo), ObjectError> {
         let CopyPartRequest { source, range, bucket, key, upload, number } = request;
-        let source = self.inner.copy_source(&source).await?;
+        let (source, data_key) = self.inner.copy_source(&source, source_key).await?;
         let size = source.info.size;
         let range = match range {
             None => 0..size,
@@ -178,20 +230,10 @@ impl Objects {
         if length > PART_SIZE_MAX {
             return Err(ObjectError::CopySourceTooLarge { size: length, size_max: PART_SIZE_MAX });
         }
-        let body = open_stream(&self.inner, &source.chunks, range).await?;
-        let outcome = self
-            .put_part(PutPartRequest {
-                bucket,
-                key,
-                upload,
-                number,
-                body,
-                length: Some(length),
-                content_md5: None,
-                finish: None,
-            })
-            .await?;
-        Ok((outcome, source.info))
+        let body = open_stream(&self.inner, &source.source(data_key), range).await?;
+        let (length, content_md5, finish) = (Some(length), None, None);
+        let put = PutPartRequest { bucket, key, upload, number, body, length, content_md5, finish };
+        Ok((self.put_part_with_key(put, customer).await?, source.info))
     }
 
     /// Makes the object of its parts; a repeated call gets the remembered answer.
@@ -202,7 +244,7 @@ impl Objects {
         let inner = &self.inner;
         let bucket = inner.bucket_row(&request.bucket).await?;
         inner.check_upload_here(request.upload)?;
-        let checksums = inner.completed_checksums(&bucket, &request).await?;
+        let (checksums, encryption) = inner.completed(&bucket, &request).await?;
         let CompleteRequest { key, upload, parts, condition, .. } = request;
         let partition = inner.partition(bucket.id, &key);
         let parts = parts.into_iter().map(|part| PartChoice { number: part.number, etag: part.etag }).collect();
@@ -219,7 +261,8 @@ impl Objects {
         // Its chunks' stamps were observed with their parts, in this very partition (rule 13).
         match inner.propose(partition, operation, Timestamp::ZERO).await.outcome? {
             Outcome::Completed { stamp, etag, size, version, checksums } => {
-                Ok(CompleteOutcome { etag, stamp, version: shown_version(&bucket, version), size, checksums })
+                let version = shown_version(&bucket, version);
+                Ok(CompleteOutcome { etag, stamp, version, size, checksums, encryption })
             }
             Outcome::PreconditionFailed => {
                 inner.check_condition_early(&bucket, &key, &condition).await?; // tells a missing object from another one
@@ -366,21 +409,54 @@ impl Inner {
         row.map(|row| (row, view)).ok_or_else(|| ObjectError::NoSuchUpload { key: key.clone(), upload })
     }
 
-    /// What the object's checksum will be, once everything that the client says of checksums and size is true. The ETags
+    /// How the parts of an upload are encrypted. A client must send its own key with each of them, and the same one.
+    fn encryption_of_upload(
+        &self,
+        bucket: BucketId,
+        row: &UploadRow,
+        customer: Option<&CustomerKey>,
+    ) -> Result<Option<NewEncryption>, ObjectError> {
+        let encryption = row.attributes.encryption.clone();
+        let by_customer = encryption.as_ref().is_some_and(|encryption| encryption.method == EncryptionMethod::Customer);
+        match (by_customer, customer) {
+            (true, None) => {
+                return Err(invalid_request(
+                    "The multipart upload initiate requested encryption. Subsequent part requests must include the \
+                     appropriate encryption parameters.",
+                ));
+            }
+            (false, Some(_)) => {
+                return Err(invalid_request(
+                    "The multipart upload initiate did not request encryption. Please resend the request without \
+                     sending encryption parameters.",
+                ));
+            }
+            _ => {}
+        }
+        let key = self.data_key(bucket, &row.key, &row.attributes, customer).map_err(|error| match error {
+            ObjectError::Refused { code: "AccessDenied", .. } => invalid_request(
+                "The provided encryption parameters did not match the ones used originally to encrypt the object.",
+            ),
+            error => error,
+        })?;
+        Ok(encryption.zip(key).map(|(encryption, key)| NewEncryption { encryption, key }))
+    }
+
+    /// What the object's encryption is and its checksum will be, once everything that the client says of checksums and size is true. The ETags
     /// that `apply` compares fix the parts, and so their checksums: nothing can change between here and there.
-    async fn completed_checksums(
+    async fn completed(
         &self,
         bucket: &BucketRow,
         request: &CompleteRequest,
-    ) -> Result<Vec<Checksum>, ObjectError> {
+    ) -> Result<(Vec<Checksum>, Option<Box<Encryption>>), ObjectError> {
         let view = self.read(self.partition(bucket.id, &request.key)).await?;
         let row = queries::upload(&view, bucket.id, &request.key, request.upload).map_err(index_error)?;
-        let Some(row) = row else { return Ok(Vec::new()) };
+        let Some(row) = row else { return Ok((Vec::new(), None)) };
         let stored: BTreeMap<u16, Part> = queries::parts(&view, bucket.id, &request.key, request.upload, 0, usize::MAX)
             .map_err(index_error)?
             .into_iter()
             .collect();
-        assembled_checksums(row.checksum, &stored, request)
+        Ok((assembled_checksums(row.checksum, &stored, request)?, row.attributes.encryption))
     }
 
     /// Proposes a part whose bytes are durable. Its chunks are discarded if it provably was not committed.

@@ -1,7 +1,6 @@
 //! What a client sets on an object (headers, user metadata, tags), between the wire and `Attributes`.
 //!
-//! Invariants: what is stored is given back unchanged; a request for something that this store would silently not do
-//! (encryption) is refused instead.
+//! Invariants: what is stored is given back unchanged.
 
 use std::collections::HashMap;
 

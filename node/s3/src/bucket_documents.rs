@@ -1,19 +1,20 @@
-//! The documents of a bucket's configuration that are kept as S3's XML: CORS, tagging, lifecycle, encryption,
-//! replication, and those that are only kept (notification, logging, website, accelerate, request payment).
+//! The documents of a bucket's configuration: CORS, tagging, lifecycle, encryption, replication, and those that are only kept
+//! (notification, logging, website, accelerate, request payment). All but encryption are kept as S3's XML.
 //!
 //! Invariants: a document is kept only when S3 would take it; one that is absent is answered with S3's own default or
 //! its own error.
 
 use http::StatusCode;
-use meridian_object::{BucketRow, DocumentKind};
+use meridian_object::{BucketRow, DefaultEncryption, DocumentKind};
 use s3s::dto;
 use s3s::xml::{Deserialize, Serialize};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::document_xml::{from_text, to_text};
-use crate::errors::{error, error_with_status, invalid_request};
+use crate::errors::{error, error_with_status, invalid_request, object_error};
 use crate::gateway::Gateway;
 use crate::lifecycle::checked_lifecycle;
+use crate::sse::{configuration_of, default_of};
 
 /// Most rules of a CORS configuration (S3).
 const CORS_RULES_MAX: usize = 100;
@@ -51,7 +52,7 @@ documents! {
         |input, row| Some(to_text(&checked_tagging(input.tagging)?)?);
     on_delete_bucket_tagging, DeleteBucketTaggingInput, DeleteBucketTaggingOutput, Tagging, |input, row| None;
     on_put_bucket_encryption, PutBucketEncryptionInput, PutBucketEncryptionOutput, Encryption,
-        |input, row| Some(to_text(&checked_encryption(input.server_side_encryption_configuration)?)?);
+        |input, row| Some(default_of(&input.server_side_encryption_configuration, malformed)?.to_text());
     on_delete_bucket_encryption, DeleteBucketEncryptionInput, DeleteBucketEncryptionOutput, Encryption,
         |input, row| None;
     on_put_bucket_lifecycle_configuration, PutBucketLifecycleConfigurationInput,
@@ -113,8 +114,8 @@ answers! {
                 "The server side encryption configuration was not found",
             )
         };
-        let server_side_encryption_configuration = Some(kept(&row, DocumentKind::Encryption)?.ok_or_else(absent)?);
-        dto::GetBucketEncryptionOutput { server_side_encryption_configuration }
+        let default = DefaultEncryption::of(&row).map_err(|failure| object_error(failure, None))?.ok_or_else(absent)?;
+        dto::GetBucketEncryptionOutput { server_side_encryption_configuration: Some(configuration_of(default)) }
     };
     on_get_bucket_lifecycle_configuration, GetBucketLifecycleConfigurationInput,
         GetBucketLifecycleConfigurationOutput, |row| {
@@ -251,21 +252,6 @@ fn checked_tagging(tagging: dto::Tagging) -> S3Result<dto::Tagging> {
     Ok(tagging)
 }
 
-fn checked_encryption(
-    encryption: dto::ServerSideEncryptionConfiguration,
-) -> S3Result<dto::ServerSideEncryptionConfiguration> {
-    let [rule] = &encryption.rules[..] else { return Err(malformed()) };
-    let Some(default) = &rule.apply_server_side_encryption_by_default else { return Err(malformed()) };
-    match (default.sse_algorithm.as_str(), &default.kms_master_key_id) {
-        ("AES256", None) | ("aws:kms" | "aws:kms:dsse", _) => Ok(encryption),
-        ("AES256", Some(_)) => {
-            let text = "a KMSMasterKeyID is not applicable if the default sse algorithm is not aws:kms or aws:kms:dsse";
-            Err(error(S3ErrorCode::InvalidArgument, text))
-        }
-        _ => Err(malformed()),
-    }
-}
-
 /// S3's rules stand for our own replication, which carries every bucket to every datacenter that its code names.
 fn checked_replication(
     row: &BucketRow,
@@ -352,18 +338,5 @@ mod tests {
         assert_eq!(tagging(&["a", "a"]).unwrap_err().code().as_str(), "InvalidTag");
         let many: Vec<String> = (0..51).map(|number| number.to_string()).collect();
         assert!(tagging(&many.iter().map(String::as_str).collect::<Vec<_>>()).is_err());
-    }
-
-    #[test]
-    fn defaults_of_encryption_name_an_algorithm() {
-        let rule = |algorithm: &str| {
-            let text = format!(
-                "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>{algorithm}\
-                 </SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>"
-            );
-            checked_encryption(from_text(&text).unwrap())
-        };
-        assert!(rule("AES256").is_ok() && rule("aws:kms").is_ok());
-        assert_eq!(rule("ROT13").unwrap_err().code().as_str(), "MalformedXML");
     }
 }

@@ -20,6 +20,8 @@ pub struct S3Config {
     pub observer: Option<Arc<dyn RequestObserver>>,
     /// What every datacenter has; without it no replication status is told.
     pub durable_everywhere: Option<DurableEverywhere>,
+    /// Takes keys of customers (SSE-C) over plain HTTP: only where nobody can listen.
+    pub customer_keys_over_http: bool,
 }
 
 impl S3Config {
@@ -30,6 +32,7 @@ impl S3Config {
             limits: GatewayLimits::default(),
             observer: None,
             durable_everywhere: None,
+            customer_keys_over_http: false,
         }
     }
 }

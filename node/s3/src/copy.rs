@@ -10,7 +10,8 @@ use crate::checksums::{computed, named};
 use crate::conditions::{ReadConditions, write_condition};
 use crate::errors::{invalid_argument, invalid_request, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
-use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
+use crate::put::{checksum_texts, checksum_type};
+use crate::sse::{is_asked_for, told};
 use crate::versioning::{self, version_text};
 use crate::wire_values::{etag, object_key, timestamp};
 
@@ -21,9 +22,7 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::CopyObjectOutput>> {
         refuse_subresources(&request.uri, &[])?;
         let S3Request { input, headers, extensions, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let (wish, source_key) = (self.sse.wish(&headers)?, self.sse.source_key(&headers)?);
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,
@@ -33,7 +32,8 @@ impl Gateway {
         };
         let expected_owner = input.expected_source_bucket_owner.as_deref();
         let source = self.copy_source(&extensions, &input.copy_source, conditions, expected_owner).await?;
-        let changes = input.storage_class.is_some() || input.website_redirect_location.is_some();
+        let changes =
+            input.storage_class.is_some() || input.website_redirect_location.is_some() || is_asked_for(&headers);
         let attributes = AttributeHeaders {
             content_type: input.content_type,
             cache_control: input.cache_control,
@@ -62,7 +62,8 @@ impl Gateway {
             condition: write_condition(condition("if-match")?, condition("if-none-match")?)?,
             digest: input.checksum_algorithm.map(|name| named(name.as_str())).transpose()?.map(computed),
         };
-        let (outcome, source) = self.objects.copy(copy).await.map_err(source_failure(&extensions))?;
+        let copied = self.objects.copy_with_keys(copy, source_key, wish).await;
+        let (outcome, source) = copied.map_err(source_failure(&extensions))?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
         let result = dto::CopyObjectResult {
             e_tag: Some(etag(&outcome.etag)),
@@ -74,12 +75,13 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
         };
-        Ok(S3Response::new(dto::CopyObjectOutput {
+        let answer = S3Response::new(dto::CopyObjectOutput {
             copy_object_result: Some(result),
             version_id: version_text(outcome.version),
             copy_source_version_id: version_text(source.shown_version),
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, outcome.encryption.as_deref(), &headers))
     }
 
     /// Reads `x-amz-copy-source` and lets the request use its bucket.

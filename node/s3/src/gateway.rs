@@ -17,6 +17,7 @@ use crate::auth::{authorized_bucket, context_of};
 use crate::context::RequestContext;
 use crate::errors::{not_implemented, object_error};
 use crate::replication_status::DurableEverywhere;
+use crate::sse::Sse;
 use crate::wire_values::bucket_name;
 
 /// Names of S3's sub-resources: in the query they change what a request means.
@@ -65,11 +66,12 @@ const SUBRESOURCES: [&str; 38] = [
 pub(crate) struct Gateway {
     pub objects: Objects,
     pub durable_everywhere: Option<DurableEverywhere>,
+    pub sse: Sse,
 }
 
 impl Gateway {
-    pub fn new(objects: Objects, durable_everywhere: Option<DurableEverywhere>) -> Self {
-        Self { objects, durable_everywhere }
+    pub fn new(objects: Objects, durable_everywhere: Option<DurableEverywhere>, sse: Sse) -> Self {
+        Self { objects, durable_everywhere, sse }
     }
 
     /// Parses a bucket's name and lets the request use it.

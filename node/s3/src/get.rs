@@ -17,12 +17,13 @@ use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata};
 use crate::auth::context_of;
 use crate::auth::principal_of;
 use crate::conditions::{ReadConditions, range_spec};
-use crate::errors::{invalid_request, not_implemented};
+use crate::errors::invalid_request;
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::lifecycle_rules::expiration_header;
 use crate::locks::{legal_hold_status, mode_name};
-use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
+use crate::put::{checksum_texts, checksum_type};
 use crate::replication_status::replication_status;
+use crate::sse;
 use crate::versioning::{version_id, version_text};
 use crate::wire_values::{etag, object_key, part_number, timestamp};
 
@@ -49,9 +50,7 @@ impl Gateway {
         refuse_subresources(&request.uri, &["partNumber", "versionId"])?;
         check_read(&request.uri, &request.headers, &request.extensions)?;
         let S3Request { input, headers, extensions, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let key = self.sse.key_alone(&headers)?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let version_named = input.version_id.is_some();
         let partial = input.range.is_some() || input.part_number.is_some();
@@ -69,14 +68,14 @@ impl Gateway {
             }
             .into(),
         };
-        let outcome = self.objects.get(get).await.map_err(failed(&extensions))?;
+        let outcome = self.objects.get_with_key(get, key.as_ref()).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
         let expiration = expiration(&extensions, version_named, &info);
         let replication_status = self.replication_status(&extensions, &info);
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
-        Ok(S3Response::new(dto::GetObjectOutput {
+        let answer = S3Response::new(dto::GetObjectOutput {
             body: Some(outgoing(outcome.body)),
             expiration,
             replication_status,
@@ -107,7 +106,8 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
             ..Default::default()
-        }))
+        });
+        Ok(sse::told(answer, info.attributes.encryption.as_deref(), &headers))
     }
 
     pub(crate) async fn on_head_object(
@@ -116,9 +116,7 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
         check_read(&request.uri, &request.headers, &request.extensions)?;
         let S3Request { input, headers, extensions, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let key = self.sse.key_alone(&headers)?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let version_named = input.version_id.is_some();
         let partial = input.range.is_some() || input.part_number.is_some();
@@ -136,14 +134,14 @@ impl Gateway {
             }
             .into(),
         };
-        let outcome = self.objects.head(head).await.map_err(failed(&extensions))?;
+        let outcome = self.objects.head_with_key(head, key.as_ref()).await.map_err(failed(&extensions))?;
         let (info, range) = (outcome.info, outcome.range);
         let expiration = expiration(&extensions, version_named, &info);
         let replication_status = self.replication_status(&extensions, &info);
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
-        Ok(S3Response::new(dto::HeadObjectOutput {
+        let answer = S3Response::new(dto::HeadObjectOutput {
             expiration,
             replication_status,
             accept_ranges: Some("bytes".to_owned()),
@@ -174,7 +172,8 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
             ..Default::default()
-        }))
+        });
+        Ok(sse::told(answer, info.attributes.encryption.as_deref(), &headers))
     }
 }
 

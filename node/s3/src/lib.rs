@@ -57,6 +57,7 @@ mod question;
 mod replication_status;
 mod respond;
 mod server;
+mod sse;
 mod tagging;
 #[cfg(test)]
 mod testing;

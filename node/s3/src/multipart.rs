@@ -16,7 +16,8 @@ use crate::conditions::{ReadConditions, copy_range, write_condition};
 use crate::copy::source_failure;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed};
-use crate::put::{asks_for_encryption, checksum_texts, checksum_type, sent_length};
+use crate::put::{checksum_texts, checksum_type, sent_length};
+use crate::sse::told;
 use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key, part_number, timestamp, upload_id, url_encode};
 use crate::xml_body::content_md5;
@@ -27,9 +28,7 @@ impl Gateway {
         request: S3Request<dto::CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<dto::CreateMultipartUploadOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let wish = self.sse.wish(&headers)?;
         let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
         let checksum = upload_checksum(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
@@ -55,15 +54,16 @@ impl Gateway {
             attributes: self.with_access(&extensions, &headers, attributes.into_attributes()?).await?,
             checksum,
         };
-        let outcome = self.objects.create_upload(create).await.map_err(failed(&extensions))?;
-        Ok(S3Response::new(dto::CreateMultipartUploadOutput {
+        let outcome = self.objects.create_upload_with_key(create, wish).await.map_err(failed(&extensions))?;
+        let answer = S3Response::new(dto::CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(outcome.upload.to_string()),
             checksum_algorithm: input.checksum_algorithm,
             checksum_type: checksum.map(|checksum| kind_of(checksum.composite)),
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, outcome.encryption.as_deref(), &headers))
     }
 
     pub(crate) async fn on_upload_part(
@@ -71,9 +71,7 @@ impl Gateway {
         request: S3Request<dto::UploadPartInput>,
     ) -> S3Result<S3Response<dto::UploadPartOutput>> {
         let S3Request { input, headers, extensions, trailing_headers, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let customer = self.sse.customer_key(&headers)?; // all else was said at Create
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let body = verified(input.body, promised(&headers)?, trailing_headers, context_of(&extensions).cloned());
         let put = PutPartRequest {
@@ -86,9 +84,9 @@ impl Gateway {
             content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
             finish: body.finish,
         };
-        let outcome = self.objects.put_part(put).await.map_err(failed(&extensions))?;
+        let outcome = self.objects.put_part_with_key(put, customer.as_ref()).await.map_err(failed(&extensions))?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
-        Ok(S3Response::new(dto::UploadPartOutput {
+        let answer = S3Response::new(dto::UploadPartOutput {
             e_tag: Some(etag(&outcome.etag)),
             checksum_crc32: crc32,
             checksum_crc32c: crc32c,
@@ -96,7 +94,8 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, outcome.encryption.as_deref(), &headers))
     }
 
     pub(crate) async fn on_upload_part_copy(
@@ -104,9 +103,7 @@ impl Gateway {
         request: S3Request<dto::UploadPartCopyInput>,
     ) -> S3Result<S3Response<dto::UploadPartCopyOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let (source_key, customer) = (self.sse.source_key(&headers)?, self.sse.customer_key(&headers)?);
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,
@@ -123,7 +120,8 @@ impl Gateway {
             number: part_number(input.part_number)?,
             upload: upload_id(&input.upload_id)?,
         };
-        let (outcome, source) = self.objects.copy_part(copy).await.map_err(|failure| match failure {
+        let copied = self.objects.copy_part_with_keys(copy, source_key.as_ref(), customer.as_ref()).await;
+        let (outcome, source) = copied.map_err(|failure| match failure {
             ObjectError::InvalidRange { size } => {
                 let text = format!("Range specified is not valid for source object of size: {size}");
                 invalid_argument("x-amz-copy-source-range", &text)
@@ -140,11 +138,12 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
         };
-        Ok(S3Response::new(dto::UploadPartCopyOutput {
+        let answer = S3Response::new(dto::UploadPartCopyOutput {
             copy_part_result: Some(result),
             copy_source_version_id: version_text(source.shown_version),
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, outcome.encryption.as_deref(), &headers))
     }
 
     pub(crate) async fn on_complete_multipart_upload(
@@ -152,9 +151,6 @@ impl Gateway {
         request: S3Request<dto::CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<dto::CompleteMultipartUploadOutput>> {
         let S3Request { input, headers, extensions, uri, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let complete = CompleteRequest {
@@ -176,7 +172,7 @@ impl Gateway {
         let count = complete.parts.len();
         let outcome = self.objects.complete_upload(complete).await.map_err(failed(&extensions))?;
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, count);
-        Ok(S3Response::new(dto::CompleteMultipartUploadOutput {
+        let answer = S3Response::new(dto::CompleteMultipartUploadOutput {
             location: Some(location(&headers, &uri, &input.bucket, &input.key)),
             bucket: Some(input.bucket),
             key: Some(input.key),
@@ -189,7 +185,8 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, outcome.encryption.as_deref(), &headers))
     }
 
     pub(crate) async fn on_abort_multipart_upload(

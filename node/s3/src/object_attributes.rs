@@ -8,10 +8,11 @@ use s3s::{S3Request, S3Response, S3Result};
 
 use crate::attributes::storage_class;
 use crate::buckets::PAGE_MAX;
-use crate::errors::{invalid_argument, not_implemented};
+use crate::errors::invalid_argument;
 use crate::gateway::{Gateway, failed};
 use crate::get::plain_read;
-use crate::put::{asks_for_encryption, checksum_texts, checksum_type};
+use crate::put::{checksum_texts, checksum_type};
+use crate::sse::told;
 use crate::versioning::version_text;
 use crate::wire_values::{page_size, timestamp};
 
@@ -23,17 +24,15 @@ impl Gateway {
         request: S3Request<dto::GetObjectAttributesInput>,
     ) -> S3Result<S3Response<dto::GetObjectAttributesOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let key = self.sse.key_alone(&headers)?;
         let wanted = wanted(input.object_attributes.iter().map(|attribute| attribute.as_str()))?;
         let wants = |name: &str| wanted.iter().any(|wanted| wanted == name);
         let limit = page_size("max-parts", input.max_parts, PAGE_MAX)?;
         let marker = input.part_number_marker.unwrap_or_default();
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let read = plain_read(bucket, &input.key, input.version_id.as_deref())?;
-        let info = self.objects.head(read).await.map_err(failed(&extensions))?.info;
-        Ok(S3Response::new(dto::GetObjectAttributesOutput {
+        let info = self.objects.head_with_key(read, key.as_ref()).await.map_err(failed(&extensions))?.info;
+        let answer = S3Response::new(dto::GetObjectAttributesOutput {
             e_tag: wants("ETag").then(|| dto::ETag::Strong(info.etag.clone())),
             checksum: checksum(&info).filter(|_| wants("Checksum")),
             object_parts: parts(&info, marker, limit).filter(|_| wants("ObjectParts")),
@@ -42,7 +41,8 @@ impl Gateway {
             last_modified: Some(timestamp(info.last_modified_unix_ms)),
             version_id: version_text(info.shown_version),
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, info.attributes.encryption.as_deref(), &headers))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::conditions::write_condition;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::lifecycle_rules::expiration_of;
+use crate::sse::told;
 use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key};
 use crate::xml_body::content_md5;
@@ -24,9 +25,7 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::PutObjectOutput>> {
         refuse_subresources(&request.uri, &[])?;
         let S3Request { input, headers, extensions, trailing_headers, .. } = request;
-        if asks_for_encryption(&headers) {
-            return Err(not_implemented("Server-side encryption"));
-        }
+        let wish = self.sse.wish(&headers)?;
         if input.write_offset_bytes.is_some() {
             return Err(not_implemented("An append"));
         }
@@ -59,12 +58,12 @@ impl Gateway {
             finish: body.finish,
         };
         let (key, tags) = (put.key.clone(), put.attributes.tags.clone());
-        let outcome = self.objects.put(put).await.map_err(failed(&extensions))?;
+        let outcome = self.objects.put_with_key(put, wish).await.map_err(failed(&extensions))?;
         let expiration = context_of(&extensions)
             .and_then(|context| context.bucket())
             .and_then(|row| expiration_of(row, key.as_str(), outcome.size, &tags, outcome.stamp.timestamp.unix_ms()));
         let [crc32, crc32c, crc64nvme, sha1, sha256] = checksum_texts(&outcome.checksums, 0);
-        Ok(S3Response::new(dto::PutObjectOutput {
+        let answer = S3Response::new(dto::PutObjectOutput {
             expiration,
             e_tag: Some(etag(&outcome.etag)),
             version_id: version_text(outcome.version),
@@ -75,7 +74,8 @@ impl Gateway {
             checksum_sha1: sha1,
             checksum_sha256: sha256,
             ..Default::default()
-        }))
+        });
+        Ok(told(answer, outcome.encryption.as_deref(), &headers))
     }
 }
 
@@ -107,16 +107,6 @@ pub(crate) fn sent_length(content_length: Option<i64>, headers: &HeaderMap) -> S
         return Ok(None);
     }
     body_length(content_length, headers).map(Some)
-}
-
-/// Any of the SSE headers, for the object or for a copy's source.
-pub(crate) fn asks_for_encryption(headers: &HeaderMap) -> bool {
-    has_prefix(headers, "x-amz-server-side-encryption")
-        || has_prefix(headers, "x-amz-copy-source-server-side-encryption")
-}
-
-fn has_prefix(headers: &HeaderMap, prefix: &str) -> bool {
-    headers.keys().any(|name| name.as_str().starts_with(prefix))
 }
 
 /// The values for s3s's five fields, in the order of `ALGORITHMS`; `parts` counts those of a multipart object.
@@ -152,19 +142,6 @@ mod tests {
         assert_eq!(body_length(None, &headers).unwrap(), 7);
         headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("-7"));
         assert!(body_length(Some(5), &headers).is_err());
-    }
-
-    #[test]
-    fn refused_wishes_are_recognised_by_their_headers() {
-        let asks = |name: &'static str| {
-            let headers: HeaderMap =
-                [(http::HeaderName::from_static(name), HeaderValue::from_static("x"))].into_iter().collect();
-            asks_for_encryption(&headers)
-        };
-        assert!(asks("x-amz-server-side-encryption-customer-key"));
-        assert!(asks("x-amz-copy-source-server-side-encryption-customer-key"));
-        assert!(!asks("x-amz-grant-read"));
-        assert!(!asks("x-amz-meta-x-amz-grant-"));
     }
 
     #[test]

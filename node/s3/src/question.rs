@@ -14,6 +14,7 @@ use s3s::dto;
 use crate::attributes::url_decode;
 use crate::config::Principal;
 use crate::document_xml::from_text;
+use crate::sse::{CUSTOMER_KEY, SOURCE_KEY};
 
 /// A request as policies see it.
 #[derive(Clone, Copy)]
@@ -56,7 +57,8 @@ impl Asked<'_> {
         }
         for (name, value) in self.headers {
             let (name, Ok(value)) = (name.as_str(), value.to_str()) else { continue };
-            if !name.starts_with("x-amz-") || matches!(name, "x-amz-security-token" | "x-amz-tagging") {
+            let is_secret = name == CUSTOMER_KEY || name == SOURCE_KEY;
+            if !name.starts_with("x-amz-") || is_secret || matches!(name, "x-amz-security-token" | "x-amz-tagging") {
                 continue;
             }
             let value = match name {

@@ -32,6 +32,7 @@ use crate::head_guard::HeadGuard;
 use crate::host::Domains;
 use crate::iam::Iam;
 use crate::respond::Responder;
+use crate::sse::Sse;
 
 /// How long to wait after a failed accept (out of descriptors), instead of spinning.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -61,7 +62,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let guarded = Some(objects.clone());
-    let gateway = Gateway::new(objects, config.durable_everywhere.clone());
+    let sse = Sse { customer_keys_over_http: config.customer_keys_over_http };
+    let gateway = Gateway::new(objects, config.durable_everywhere.clone(), sse);
     serve_with(config, gateway, guarded, listener, shutdown).await
 }
 

@@ -35,6 +35,10 @@ pub enum Purpose {
     BlobCookie,
     /// A token that lets its holder write certain fids for a while; derived.
     BlobToken,
+    /// A key that objects are encrypted under; derived, never stored. Its context is `id/version`.
+    ObjectKey,
+    /// The data key of one object; its context says which, and how it is encrypted.
+    DataKey,
 }
 
 impl Purpose {
@@ -45,6 +49,8 @@ impl Purpose {
             Purpose::SessionSecret => "session secret",
             Purpose::BlobCookie => "blob cookie",
             Purpose::BlobToken => "blob token",
+            Purpose::ObjectKey => "object key",
+            Purpose::DataKey => "data key",
         }
     }
 }

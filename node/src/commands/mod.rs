@@ -5,6 +5,7 @@ mod bucket;
 mod cluster;
 mod inspect;
 mod inventory;
+mod kms;
 mod replication;
 mod screen;
 mod user;
@@ -14,6 +15,7 @@ pub use bucket::bucket;
 pub use cluster::{init, node, ready, status};
 pub use inspect::{replication_conflicts, replication_explain, replication_parked, replication_retry};
 pub use inventory::{node_command, volumes};
+pub use kms::kms;
 pub use replication::{replication_status, replication_wait};
 pub use user::{group, user};
 

@@ -13,6 +13,7 @@ use crate::catalog_rows::{
     BucketRow, BucketSettings, BucketState, DefaultRetention, DocumentKind, ObjectLock, SettingName, SettingStamp,
     StoredBucket, Versioning,
 };
+use crate::encryption::{Encryption, EncryptionMethod};
 use crate::testing::{BUCKET, attempt, body, chunk, key, place, seen, stamp, time, upload_id, version};
 use crate::user_rows::{AccessKey, GroupRow, MemberKind, Profile, Register, Secret, UserRow, UserState};
 
@@ -32,6 +33,9 @@ fn full_object() -> ObjectVersion {
     body.parts = vec![part(1, 6 << 20), part(10_000, 1)];
     body.attributes.retention = Some(Retention { mode: RetentionMode::Compliance, until_unix_ms: 1 << 40 });
     body.annotations.get_or_insert_default().set(stamp(1 << 60, 3), Change::LegalHold(true));
+    let (key_id, context) = ("reports".to_owned(), Some("e30=".to_owned()));
+    let method = EncryptionMethod::Kms { key_id, version: 2, context, bucket_key: true };
+    body.attributes.encryption = Some(Box::new(Encryption { method, sealed_key: vec![5; 61] }));
     body.checksums = vec![Checksum { algorithm: ChecksumAlgorithm::Crc64Nvme, value: vec![1; 8], composite: true }];
     let stamp = stamp(1 << 60, 254);
     let version = VersionId::Stamp(stamp);
@@ -126,14 +130,16 @@ fn golden_bytes() {
     assert_eq!(found, wanted);
 }
 
-const GOLDEN_OBJECT: &str = "0101808080f6e1f39f8005020000ef0701000000000000000000000000000000070000000000000000000000000000018106\
-    8780c0c4e78a8d09a18695bb08ef07878080804480808080e0f39f8005000000008080808080200201008080808080200300\
-    80808080802059953795";
+const GOLDEN_OBJECT: &str = "0101808080f6e1f39f8005020000ef0701000000000000000000000000000000070000000000000000000000000000000181\
+     068780c0c4e78a8d09a18695bb08ef07878080804480808080e0f39f80050000000080808080802002010080808080802003\
+     008080808080203518e017";
 const GOLDEN_TOMBSTONE: &str = "0101ac02010002000100b3a16115";
 const GOLDEN_FULL_OBJECT: &str = "0101808080808080808010fe01808080808080808010fe00ef0702abababababababababababababababab02010a74657874\
-    2f706c61696e000000000001016102c3a901016b00000000000101808080808020000181068780c0c4e78a8d09a18695bb08\
-    ef07878080804480808080e0f39f800502018080800301080909090909090909904e01010809090909090909090102080101\
-    0101010101010101000001808080808080808010030100000003010100022917d6c0";
+     2f706c61696e000000000001016102c3a901016b00000000000101808080808020000101077265706f727473020104653330\
+     3d013d0505050505050505050505050505050505050505050505050505050505050505050505050505050505050505050505\
+     05050505050505050505050505050181068780c0c4e78a8d09a18695bb08ef07878080804480808080e0f39f800502018080\
+     800301080909090909090909904e010108090909090909090901020801010101010101010101000001808080808080808010\
+     03010000000301010002c3ffbc0c";
 const GOLDEN_STATE: &str = "040109000001000000000000000000000000000000000000000000000000c0c7eac7";
 const GOLDEN_FENCE: &str = "1401010200000000000000000000000000000009b745e86a";
 const GOLDEN_STABLE: &str = "1e01ac02c80164020100070200056e557a46";

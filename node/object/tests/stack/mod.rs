@@ -119,6 +119,7 @@ impl Stack {
             region: "dc-a".parse().unwrap(),
             default_code: code,
             chunk_budget_bytes: settings.chunk_budget_bytes,
+            kms: Arc::new(meridian_object::EveryKey),
         };
         let elsewhere = Arc::new(Elsewhere::default());
         let objects =
