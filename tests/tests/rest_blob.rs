@@ -348,3 +348,78 @@ async fn outside_of_dev_a_write_needs_a_token_or_a_signature() -> Result<()> {
     assert_eq!(status(&a, Method::GET, &second, &[]).await?, 404);
     Ok(())
 }
+
+/// A png of one colour: stored blocks, no compression.
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let crc = |bytes: &[u8]| {
+        let step = |crc: u32, byte: &u8| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+        };
+        !bytes.iter().fold(u32::MAX, step)
+    };
+    let chunk = |kind: &[u8], data: &[u8]| {
+        let named = [kind, data].concat();
+        [&(data.len() as u32).to_be_bytes()[..], &named, &crc(&named).to_be_bytes()].concat()
+    };
+    let head = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+    let rows: Vec<u8> = (0..height).flat_map(|_| std::iter::once(0).chain((0..width).map(|x| x as u8))).collect();
+    let (mut a, mut b) = (1u32, 0u32);
+    for byte in &rows {
+        a = (a + u32::from(*byte)) % 65_521;
+        b = (b + a) % 65_521;
+    }
+    let mut data = vec![0x78, 1];
+    for (index, block) in rows.chunks(65_535).enumerate() {
+        let last = u8::from((index + 1) * 65_535 >= rows.len());
+        let length = block.len() as u16;
+        data.extend([&[last][..], &length.to_le_bytes(), &(!length).to_le_bytes(), block].concat());
+    }
+    data.extend(((b << 16) | a).to_be_bytes());
+    [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &head), &chunk(b"IDAT", &data), &chunk(b"IEND", &[])].concat()
+}
+
+/// Width and height in the head of a png.
+fn png_sizes(bytes: &[u8]) -> Option<(u32, u32)> {
+    let side = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    bytes.starts_with(b"\x89PNG").then_some((side(16)?, side(20)?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_scaled_and_what_is_none_is_refused() -> Result<()> {
+    let cluster = dev(1).await?;
+    let a = rest(&cluster, "dc-a");
+    let path = assign(&a, "").await?;
+    put(&a, &path, &[("content-type", "image/png")], png(400, 200)).await?;
+    for (query, sizes) in [
+        ("width=100", (100, 50)),
+        ("height=20", (40, 20)),
+        ("width=100&height=100", (100, 50)),
+        ("width=100&height=100&mode=fill", (100, 100)),
+        ("width=4000", (400, 200)),
+    ] {
+        let read = a.get(&format!("{path}?{query}")).await?.ok()?;
+        assert_eq!((png_sizes(&read.body), read.header("content-type")), (Some(sizes), Some("image/png")), "{query}");
+        let etag = read.header("etag").context("an ETag")?.to_owned();
+        let again = [("if-none-match", etag.as_str())];
+        assert_eq!(status(&a, Method::GET, &format!("{path}?{query}"), &again).await?, 304, "{query}");
+        assert_eq!(status(&a, Method::GET, &path, &again).await?, 200, "the picture itself has another tag");
+    }
+    let text = assign(&a, "").await?;
+    put(&a, &text, &[], "no picture").await?;
+    let large = assign(&a, "").await?;
+    put(&a, &large, &[], png(5000, 3000)).await?;
+    let mut bomb = png(8, 8);
+    bomb[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+    let forged = assign(&a, "").await?;
+    put(&a, &forged, &[], bomb).await?;
+    for (path, query, expected) in [
+        (&text, "width=10", 415),
+        (&path, "width=x", 400),
+        (&path, "width=10&mode=cut", 400),
+        (&large, "width=10", 200),
+        (&forged, "width=10", 415),
+    ] {
+        assert_eq!(status(&a, Method::GET, &format!("{path}?{query}"), &[]).await?, expected, "{path} {query}");
+    }
+    Ok(())
+}

@@ -43,6 +43,14 @@ impl EtagMatch {
 }
 
 impl Preconditions {
+    /// Judges something that a gateway made of an object, under a tag of its own.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` (412) or `NotModified` (304).
+    pub fn judge(&self, etag: &str, last_modified_unix_ms: u64) -> Result<(), ObjectError> {
+        self.check(etag, last_modified_unix_ms)
+    }
+
     /// Judges an object that exists.
     ///
     /// # Errors

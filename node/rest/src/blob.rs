@@ -17,6 +17,7 @@ mod answer;
 mod assign;
 mod authority;
 mod media;
+mod picture;
 mod read;
 mod status;
 mod upload;
@@ -44,13 +45,14 @@ pub(crate) struct BlobState {
     pub(crate) keys: Arc<dyn AdminKeys>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) auth: BlobAuth,
+    pictures: picture::Pictures,
 }
 
 impl BlobState {
     pub(crate) fn new(objects: Objects, keys: Arc<dyn AdminKeys>, auth: BlobAuth) -> Self {
         // A body that is not signed is guarded by Content-MD5 where the client wants it guarded.
         let verifier = Arc::new(Verifier::new(SIGV4_SERVICE).allow_unsigned_payload());
-        Self { objects, keys, verifier, auth }
+        Self { objects, keys, verifier, auth, pictures: picture::Pictures::default() }
     }
 }
 

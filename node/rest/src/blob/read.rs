@@ -6,12 +6,15 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
-use meridian_object::{BlobBody, BlobInfo, ObjectError, OpenBlob};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use meridian_object::{BlobBody, BlobError, BlobInfo, ObjectError, OpenBlob};
 
 use super::BlobState;
 use super::address::NamedBlob;
 use super::answer::{argument, refuse, refuse_blob};
 use super::media::type_of;
+use super::picture::{PictureError, Wanted};
 use super::write::no_such_path;
 use crate::conditions::{http_date, preconditions, range};
 
@@ -19,9 +22,77 @@ pub(crate) async fn read(State(state): State<BlobState>, request: Request) -> Re
     let (parts, _) = request.into_parts();
     let uri = &parts.uri;
     let Some(blob) = NamedBlob::parse(uri.path()) else { return no_such_path(uri) };
-    match state.objects.open_blob(blob.address).await {
-        Ok(opened) => answer(opened, &blob, (&parts.method, uri, &parts.headers)).await,
-        Err(error) => refuse_blob(uri, &error),
+    let opened = match state.objects.open_blob(blob.address).await {
+        Ok(opened) => opened,
+        Err(error) => return refuse_blob(uri, &error),
+    };
+    match Wanted::of(uri) {
+        Ok(None) => answer(opened, &blob, (&parts.method, uri, &parts.headers)).await,
+        Ok(Some(wanted)) => match scaled(&state, opened, &blob, wanted, (&parts.method, uri, &parts.headers)).await {
+            Ok(response) => response,
+            Err(ScaleError::Blob(error)) => refuse_blob(uri, &error),
+            Err(ScaleError::Picture(error)) => refuse(uri, status_of(&error), &error.to_string()),
+        },
+        Err(error) => refuse(uri, status_of(&error), &error.to_string()),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ScaleError {
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+}
+
+fn status_of(error: &PictureError) -> StatusCode {
+    match error {
+        PictureError::Argument(_) => StatusCode::BAD_REQUEST,
+        PictureError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        PictureError::Unreadable(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        PictureError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// A picture in another size. It has no ranges, and an entity tag of its own.
+async fn scaled(
+    state: &BlobState,
+    opened: OpenBlob,
+    blob: &NamedBlob,
+    wanted: Wanted,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+) -> Result<Response, ScaleError> {
+    let mut info = opened.info.clone();
+    info.etag.push_str(&wanted.suffix());
+    match preconditions(headers).judge(&info.etag, info.modified_unix_ms) {
+        Ok(()) => {}
+        Err(ObjectError::NotModified { .. }) => return Ok(described(StatusCode::NOT_MODIFIED, &info, blob, uri)),
+        Err(error) => return Ok(refuse(uri, StatusCode::PRECONDITION_FAILED, &error.to_string())),
+    }
+    let (bytes, media_type) = state.pictures.scale(wanted, whole(opened)).await?;
+    let mut response = described(StatusCode::OK, &info, blob, uri);
+    let headers = response.headers_mut();
+    headers.remove(header::ACCEPT_RANGES);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+    if method != Method::HEAD {
+        *response.body_mut() = Body::from(bytes);
+    }
+    Ok(response)
+}
+
+/// All bytes of a blob, which is at most `BLOB_SIZE_MAX`.
+async fn whole(opened: OpenBlob) -> Result<Bytes, ScaleError> {
+    let size = opened.info.size;
+    match opened.body(0..size).await? {
+        BlobBody::Whole(bytes) => Ok(bytes),
+        BlobBody::Stream(mut stream) => {
+            let mut whole = BytesMut::with_capacity(size as usize);
+            while let Some(piece) = stream.next().await {
+                whole.extend_from_slice(&piece.map_err(|error| BlobError::Unavailable(error.to_string()))?);
+            }
+            Ok(whole.freeze())
+        }
     }
 }
 
