@@ -285,7 +285,6 @@ pub enum RemoteOutcome {
 }
 
 /// What the replication log carries: a change that merges into any state.
-#[expect(clippy::large_enum_variant, reason = "most mutations are objects")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation {
     Object {
