@@ -242,7 +242,8 @@ async fn what_there_is_is_told_as_clients_expect_it() -> Result<()> {
     let volumes = a.json("/vol/status?pretty=y").await?;
     let listed =
         volumes["Volumes"]["DataCenters"]["dc-a"]["rack-1"][a.address()].as_array().context("volumes")?.clone();
-    let written = listed.iter().find(|found| found["Id"].to_string() == volume).context("the volume")?;
+    let number: u64 = volume.parse().context("a volume's number")?;
+    let written = listed.iter().find(|found| found["Id"] == number).context("the volume")?;
     assert_eq!((&written["FileCount"], &written["ReadOnly"]), (&json!(1), &json!(false)), "{written}");
     assert!(a.json("/vol/grow?count=1").await?["count"].as_u64() >= Some(1));
     assert_eq!(a.json("/cluster/status").await?["Leader"], json!(a.address()));

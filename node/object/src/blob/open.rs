@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::envelope::{HEAD_SIZE_MAX, Head, etag};
 use super::{BlobAddress, BlobError};
-use crate::bytes_out::open_stream;
+use crate::bytes_out::{Source, open_stream};
 use crate::{ByteStream, ObjectError, Objects, Preconditions, RangeSpec, RemoteError};
 
 /// What one read takes of a blob: all of most of them, and no more than is read without another thread when it is cached.
@@ -131,7 +131,8 @@ impl OpenBlob {
         drop(permit);
         let needle = ChunkRef { fid, length: needle_size, end_offset: 0, stamp: Timestamp::ZERO };
         let range = range.start + head_size..range.end + head_size;
-        Ok(BlobBody::Stream(open_stream(&objects.inner, &[needle], range).await?))
+        let source = Source { chunks: &[needle], parts: &[], key: None };
+        Ok(BlobBody::Stream(open_stream(&objects.inner, &source, range).await?))
     }
 }
 
