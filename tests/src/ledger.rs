@@ -13,6 +13,8 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use crate::linearizable::{Action, Operation, check_linearizable};
+
 /// A point of the ledger's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(u64);
@@ -56,12 +58,22 @@ struct Mutation {
     overtaken: Option<Moment>,
 }
 
+#[derive(Debug)]
+struct Read {
+    datacenter: String,
+    begun: Moment,
+    ended: Moment,
+    found: Option<u64>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     clock: u64,
     numbers: u64,
     acknowledged: u64,
     keys: BTreeMap<String, Vec<Mutation>>,
+    /// Answered reads, by key.
+    reads: BTreeMap<String, Vec<Read>>,
 }
 
 /// See the module.
@@ -147,6 +159,37 @@ impl Ledger {
         })
     }
 
+    /// Holds the whole history of each key that was mutated and read in one datacenter alone against a register (C1);
+    /// returns how many keys that were.
+    ///
+    /// # Errors
+    /// The first key whose history no order explains.
+    pub fn check_linearizable(&self, datacenter: &str) -> Result<usize, String> {
+        let state = self.state();
+        let mut checked = 0;
+        for (key, mutations) in &state.keys {
+            let reads = state.reads.get(key).map_or(&[][..], Vec::as_slice);
+            let is_of_one = mutations.iter().all(|mutation| mutation.datacenter == datacenter);
+            if !is_of_one || mutations.is_empty() {
+                continue;
+            }
+            let writes = mutations.iter().filter(|mutation| mutation.outcome != Outcome::Refused).map(|mutation| {
+                let is_certain = mutation.outcome == Outcome::Acknowledged;
+                let ended = mutation.ended.filter(|_| is_certain).map(|ended| ended.0);
+                Operation { begun: mutation.begun.0, ended, action: Action::Write(mutation.value) }
+            });
+            let reads = reads.iter().filter(|read| read.datacenter == datacenter).map(|read| Operation {
+                begun: read.begun.0,
+                ended: Some(read.ended.0),
+                action: Action::Read(read.found),
+            });
+            let history: Vec<Operation> = writes.chain(reads).collect();
+            check_linearizable(&history).map_err(|reason| format!("{key} in {datacenter}: {reason}"))?;
+            checked += 1;
+        }
+        Ok(checked)
+    }
+
     /// Judges what a reader found under `key`: the number of a write, or nothing.
     ///
     /// # Errors
@@ -154,6 +197,8 @@ impl Ledger {
     pub fn judge(&self, key: &str, found: Option<u64>, reader: Reader<'_>) -> Result<(), String> {
         let mut state = self.state();
         let now = state.tick();
+        let read = Read { datacenter: reader.datacenter.to_owned(), begun: reader.began, ended: now, found };
+        state.reads.entry(key.to_owned()).or_default().push(read);
         let mutations = state.keys.entry(key.to_owned()).or_default();
         let never_written = found.is_none() && !mutations.iter().any(|other| other.must_be_seen(reader));
         let explanations: Vec<usize> = (0..mutations.len())
