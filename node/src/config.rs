@@ -121,6 +121,8 @@ pub struct TimingSection {
     /// A datacenter further behind than this is shown with a warning, further than the second as critical.
     pub lag_warn_ms: u64,
     pub lag_critical_ms: u64,
+    /// A node that is silent for so long has its mirrors given to others, which fetch them anew.
+    pub repair_after_ms: u64,
     /// Added to this node's wall clock; for tests of skewed clocks.
     pub clock_offset_ms: i64,
 }
@@ -136,6 +138,7 @@ impl Default for TimingSection {
             gossip_interval_ms: 1000,
             lag_warn_ms: 10_000,
             lag_critical_ms: 60_000,
+            repair_after_ms: 60_000,
             clock_offset_ms: 0,
         }
     }

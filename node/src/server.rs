@@ -412,6 +412,7 @@ fn control_config(config: &NodeConfig, members: GroupMembers, boot_counter: u64,
         liveness,
         mirrors_to: config.others.iter().map(|datacenter| datacenter.id).collect::<Vec<DatacenterId>>(),
         code: config.code,
+        repair_after: Duration::from_millis(config.timing.repair_after_ms),
         join_wait_ms_max: if config.datacenter.nodes.len() > 1 { JOIN_WAIT_MS_MAX } else { CONTROL_WAIT_MS_MAX },
         wait_ms_max: CONTROL_WAIT_MS_MAX,
     }

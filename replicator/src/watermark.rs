@@ -5,7 +5,7 @@
 //! and stores nothing: the shell reports what it sees and what it has.
 //!
 //! Invariants:
-//! - The value only moves forward; what is unknown, unreported, missing or parked holds it where it is.
+//! - The value only moves forward, but for `restart`; what is unknown, unreported, missing or parked holds it where it is.
 //! - A volume counts as complete through T only when a report said "everything ≤ T lies below `committed`" and all
 //!   bytes below that `committed` are durable here, with no parked range among them.
 //! - A volume that a report no longer names stays counted: absence is never read as deletion.
@@ -102,6 +102,20 @@ impl<P: Plant> DataWatermark<P> {
         self.advance();
     }
 
+    /// Whether the report has a volume mirrored here that was known and was not: another node held it until now.
+    pub fn begins_mirrors(&self, report: &RegistryReport) -> bool {
+        let begins = |volume: &VolumeReport| {
+            volume.mirrored_here && self.volumes.get(&volume.volume).is_some_and(MirrorProgress::is_elsewhere)
+        };
+        report.volumes.iter().any(begins)
+    }
+
+    /// Goes back to `committed`: mirrors that did not count so far begin to (rule 13). What the datacenter has
+    /// committed stays true, for it counted them where they were.
+    pub fn restart(&mut self, committed: Timestamp) {
+        self.value = self.value.min(committed);
+    }
+
     /// The mirror of a volume is durable below `offset`, parked ranges aside. An older generation's is ignored.
     pub fn have(&mut self, volume: VolumeId, generation: FileGeneration, offset: u64) {
         let value = self.value;
@@ -124,7 +138,7 @@ impl<P: Plant> DataWatermark<P> {
         self.advance();
     }
 
-    /// The watermark; it only moves forward.
+    /// The watermark; it only moves forward, but for `restart`.
     pub fn value(&self) -> Timestamp {
         self.value
     }

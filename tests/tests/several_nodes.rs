@@ -288,3 +288,51 @@ async fn nodes_are_listed_and_a_drained_one_takes_no_further_mirrors() -> Result
     assert_eq!(back["draining"], false);
     Ok(())
 }
+
+/// The node that holds each mirror in dc-b of dc-a's volumes.
+fn mirror_nodes(cluster: &Cluster) -> Result<Vec<(String, bool)>> {
+    let output = cluster.cli_at("dc-a-1", &["volume", "list", "--json"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed: Value = serde_json::from_slice(&output.stdout)?;
+    let copies = listed.as_array().into_iter().flatten().flat_map(|v| v["copies"].as_array().into_iter().flatten());
+    let mirrors = copies.filter(|copy| copy["role"] == "mirror");
+    let node = |copy: &Value| (copy["node"].as_str().unwrap_or_default().to_owned(), copy["live"] == true);
+    Ok(mirrors.map(node).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_of_a_lost_node_are_fetched_anew_by_others() -> Result<()> {
+    let options = ClusterOptions { datacenters: 2, partitions: 1, code: Some("100"), ..options() };
+    let mut cluster = Cluster::create(options)?;
+    for node in ["dc-b-1", "dc-b-2", "dc-b-3"] {
+        let path = cluster.node_directory(node).join("node.toml");
+        let text = std::fs::read_to_string(&path)?;
+        let setting = "repair_after_ms = 60000";
+        ensure!(text.contains(setting), "{text}");
+        std::fs::write(&path, text.replace(setting, "repair_after_ms = 4000"))?;
+    }
+    cluster.run().await?;
+    cluster.s3("dc-a-1").create_bucket(BUCKET).await?;
+    cluster.wait_replicated("dc-b", &["--from", "dc-a"])?;
+    write(&cluster, &NODES, 0..30).await?;
+    cluster.wait_replicated("dc-b", &["--from", "dc-a"])?;
+
+    let lost = mirror_nodes(&cluster)?.pop().context("a mirror")?.0;
+    ensure!(lost.starts_with("dc-b"), "{lost:?}");
+    cluster.kill(&lost)?;
+    write(&cluster, &NODES, 30..40).await?;
+    // Only with its mirrors on other nodes, and complete there, does everything count as durable in dc-b.
+    wait_until("everything durable in dc-b again", Duration::from_secs(90), async || {
+        cluster.wait_replicated("dc-b", &["--from", "dc-a"]).is_ok()
+    })
+    .await?;
+    let nodes = mirror_nodes(&cluster)?;
+    ensure!(nodes.iter().all(|(node, live)| *node != lost && *live), "{lost} is gone: {nodes:?}");
+    // The bytes are there: dc-a is not asked for them any more.
+    for node in NODES {
+        cluster.kill(node)?;
+    }
+    let left = ["dc-b-1", "dc-b-2", "dc-b-3"].into_iter().find(|node| *node != lost).context("a node")?;
+    wait_until("a read of everything", WRITES_GO_ON * 4, async || read(&cluster, left, 0..40).await.is_ok()).await?;
+    read(&cluster, left, 0..40).await
+}

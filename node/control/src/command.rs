@@ -55,6 +55,8 @@ pub enum Command {
     /// The disks of this datacenter went back in time (rules 3, 7): every volume of `node` that could take appends is given
     /// up, and ids and keys go on far above what the forgotten time may have issued. Once an incarnation.
     Renew { node: NodeId, incarnation: Incarnation },
+    /// Gives those of the mirrors that `from` holds, for it is gone, to `to`, whose progress then counts from zero.
+    MoveMirrors { volumes: Vec<VolumeId>, from: NodeId, to: NodeId },
 }
 
 /// What `apply` made of a command.

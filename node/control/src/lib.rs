@@ -12,6 +12,7 @@ mod error;
 mod keys;
 mod liveness;
 mod machine;
+mod mirrors;
 mod place;
 mod proposing;
 mod records;
@@ -30,5 +31,5 @@ pub use records::{
     VolumeState, WatermarkReport,
 };
 pub use renewal::{RememberedBoot, remembered_boot};
-pub use shell::{Control, ControlConfig, KEYS_IN_ROW_MAX, WAIT_MS_MAX_DEFAULT};
+pub use shell::{Control, ControlConfig, KEYS_IN_ROW_MAX, REPAIR_AFTER_DEFAULT, WAIT_MS_MAX_DEFAULT};
 pub use writable::VOLUMES_OPEN_TARGET;

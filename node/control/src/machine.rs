@@ -12,6 +12,7 @@ use meridian_index::{Machine, MachineError};
 use meridian_types::{DatacenterId, Epoch, FileGeneration, NeedleKey, NodeId, Timestamp, VolumeId};
 
 use crate::command::{Command, KEYS_IN_LEASE_MAX, MIRRORS_IN_COMMAND_MAX, Refusal, Response};
+use crate::mirrors::move_mirrors;
 use crate::records::{
     ControlState, MirrorRecord, NodeProgress, Row, RowError, STATE_KEY, mirror_key, node_key, peer_key, progress_key,
     volume_key,
@@ -157,6 +158,15 @@ impl ControlMachine {
                 Ok(Response::Reported)
             }
             Command::AssignMirrors { volumes, node } => self.assign_mirrors(view, state, volumes, node),
+            Command::MoveMirrors { volumes, from, to } => {
+                if volumes.len() > MIRRORS_IN_COMMAND_MAX {
+                    return Err(Refusal::TooManyMirrors.into());
+                }
+                if Row::read(view, &node_key(to))?.is_none() {
+                    return Err(Refusal::NoSuchNode(to).into());
+                }
+                Ok(move_mirrors(view, state, volumes, (from, to))?)
+            }
             Command::DrainNode { node, draining } => {
                 let Some(Row::Node(mut record)) = Row::read(view, &node_key(node))? else {
                     return Err(Refusal::NoSuchNode(node).into());
@@ -193,7 +203,17 @@ impl ControlMachine {
             // Rule 13: from now on the node counts for the source, from zero.
             let source = volume.datacenter();
             if Row::read(view, &progress_key(source, node))?.is_none() {
-                put(view, Row::Progress(NodeProgress { source, node, data: Timestamp::ZERO, parked: 0, held: None }));
+                put(
+                    view,
+                    Row::Progress(NodeProgress {
+                        source,
+                        node,
+                        data: Timestamp::ZERO,
+                        parked: 0,
+                        held: None,
+                        moves: 0,
+                    }),
+                );
             }
         }
         state.registry_version += 1;

@@ -141,6 +141,8 @@ pub struct NodeReport {
     pub parked: u64,
     /// Why a metadata stream from the source is held, if one is; at most `HELD_REASON_LENGTH_MAX` bytes.
     pub held: Option<String>,
+    /// How often mirrors of the source had been moved to this node when it computed `data` (`Control::mirror_moves`).
+    pub moves: u64,
 }
 
 /// The last report of a node that holds mirrors of a source.
@@ -151,6 +153,8 @@ pub(crate) struct NodeProgress {
     pub(crate) data: Timestamp,
     pub(crate) parked: u64,
     pub(crate) held: Option<String>,
+    /// How often mirrors were moved to it: a report that knows of fewer moves is older than the last one.
+    pub(crate) moves: u64,
 }
 
 /// How far the partitions have applied a source's log; one that is missing counts as zero (rule 13).
@@ -228,6 +232,7 @@ pub(crate) const VOLUMES: u8 = b'v';
 pub(crate) const WATERMARKS: u8 = b'w';
 pub(crate) const PEERS: u8 = b'p';
 pub(crate) const MIRRORS: u8 = b'm';
+pub(crate) const PROGRESS: u8 = b'r';
 
 pub(crate) fn node_key(node: NodeId) -> Vec<u8> {
     [&[NODES], node.0.to_be_bytes().as_slice()].concat()
@@ -247,7 +252,7 @@ pub(crate) fn applied_key(source: DatacenterId) -> Vec<u8> {
 
 /// Before the keys of all nodes' progress with a source.
 pub(crate) fn progress_prefix(source: DatacenterId) -> [u8; 2] {
-    [b'r', source.get()]
+    [PROGRESS, source.get()]
 }
 
 pub(crate) fn progress_key(source: DatacenterId, node: NodeId) -> Vec<u8> {

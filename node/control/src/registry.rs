@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use meridian_index::kv::KvRead;
 use meridian_raft::Group;
-use meridian_types::{NodeId, VolumeId};
+use meridian_types::{DatacenterId, NodeId, VolumeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::records::{ControlState, MIRRORS, NODES, PEERS, Row, RowError, STATE_KEY, VOLUMES, WATERMARKS};
+use crate::records::{ControlState, MIRRORS, NODES, PEERS, PROGRESS, Row, RowError, STATE_KEY, VOLUMES, WATERMARKS};
 use crate::{NodeRecord, PeerRecord, VolumeRecord, WatermarkReport};
 
 /// Everything that the control group knows, each list in the order of its ids.
@@ -27,6 +27,8 @@ pub(crate) struct Registry {
     pub(crate) watermarks: Vec<WatermarkReport>,
     pub(crate) peers: Vec<PeerRecord>,
     pub(crate) mirrors: BTreeMap<VolumeId, NodeId>,
+    /// How often mirrors of a source were moved to a node.
+    pub(crate) moves: BTreeMap<(DatacenterId, NodeId), u64>,
 }
 
 impl Registry {
@@ -35,7 +37,7 @@ impl Registry {
         if let Some(row) = Row::read(kv, STATE_KEY)? {
             registry.take(row);
         }
-        for prefix in [NODES, VOLUMES, WATERMARKS, PEERS, MIRRORS] {
+        for prefix in [NODES, VOLUMES, WATERMARKS, PEERS, MIRRORS, PROGRESS] {
             Row::read_all(kv, prefix)?.into_iter().for_each(|row| registry.take(row));
         }
         Ok(registry)
@@ -51,7 +53,10 @@ impl Registry {
             Row::Mirror(mirror) => {
                 self.mirrors.insert(mirror.volume, mirror.node);
             }
-            Row::Applied(_) | Row::Progress(_) => {} // only the state machine needs them
+            Row::Progress(progress) => {
+                self.moves.insert((progress.source, progress.node), progress.moves);
+            }
+            Row::Applied(_) => {} // only the state machine needs it
         }
     }
 

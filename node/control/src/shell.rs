@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::directory::Directory;
 use crate::keys::KeyLeases;
+use crate::mirrors::{LostMirrors, share_out};
 use crate::place::Place;
 use crate::proposing::{CommandsOfOthers, Proposing, senseless};
 use crate::registry::{Registry, RegistryCache};
@@ -37,6 +38,8 @@ use crate::{
 pub const WAIT_MS_MAX_DEFAULT: u64 = 10_000;
 /// Most needle keys that are given out in a row: a fraction of a lease, so that little is passed over.
 pub const KEYS_IN_ROW_MAX: u64 = KEYS_IN_LEASE_MAX / 16;
+/// A good `repair_after`: longer than a restart.
+pub const REPAIR_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 /// How often volumes and keys are looked after when nobody asks.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(3);
 /// The pause before a registration of unknown outcome is tried again.
@@ -64,6 +67,8 @@ pub struct ControlConfig {
     pub code: ReplicaCode,
     /// Set when this datacenter's disks went back in time: the new incarnation of its logs (rule 7).
     pub renewal: Option<Incarnation>,
+    /// A node that is silent for so long has its mirrors given to others.
+    pub repair_after: Duration,
     /// The longest that `start` waits for a leader.
     pub join_wait_ms_max: u64,
     /// The longest that a command waits for its outcome.
@@ -80,6 +85,7 @@ pub(crate) struct Inner {
     config: ControlConfig,
     proposing: Arc<Proposing>,
     writable: Writable,
+    lost_mirrors: LostMirrors,
     keys: Mutex<KeyLeases>,
     /// One lease of keys at a time, so that many waiting writers take one range.
     leasing: tokio::sync::Mutex<()>,
@@ -121,10 +127,12 @@ impl Control {
         let place = Place::new(datacenter, config.node, members, config.liveness.clone());
         let writable = Writable::new(place, config.code, proposing.clone(), replicas.clone());
         let (stop, stopping) = watch::channel(false);
+        let lost_mirrors = LostMirrors::new(config.repair_after);
         let inner = Arc::new(Inner {
             config,
             proposing,
             writable,
+            lost_mirrors,
             keys: Mutex::default(),
             leasing: tokio::sync::Mutex::default(),
             wake: Arc::new(Notify::new()),
@@ -246,6 +254,13 @@ impl Control {
         self.inner.proposing.cache.get().mirrors.clone()
     }
 
+    /// How often mirrors of a source were moved to this node, for its next report: to be read before `mirrors`, from which
+    /// the report's watermark is then computed (rule 13).
+    pub fn mirror_moves(&self, source: DatacenterId) -> u64 {
+        let registry = self.inner.proposing.cache.get();
+        registry.moves.get(&(source, self.inner.config.node)).copied().unwrap_or(0)
+    }
+
     /// Gives each of these mirrors that no node has to the live node with the fewest, and returns once that is visible
     /// here. Who was given one before keeps it.
     ///
@@ -253,19 +268,8 @@ impl Control {
     /// As any command; it may be repeated after any.
     pub async fn assign_mirrors(&self, volumes: &[VolumeId]) -> Result<(), ControlError> {
         let registry = self.inner.proposing.cache.get();
-        let is_usable = |node: &&NodeRecord| !node.draining && self.inner.config.liveness.is_live(node.id);
-        let mut counts: BTreeMap<NodeId, usize> =
-            registry.nodes.iter().filter(is_usable).map(|node| (node.id, 0)).collect();
-        for node in registry.mirrors.values() {
-            counts.entry(*node).and_modify(|count| *count += 1);
-        }
-        let mut given: BTreeMap<NodeId, Vec<VolumeId>> = BTreeMap::new();
-        for volume in volumes.iter().filter(|volume| !registry.mirrors.contains_key(volume)) {
-            let node = counts.iter().min_by_key(|(node, count)| (**count, **node)).map(|(node, _)| *node);
-            let node = node.ok_or_else(|| ControlError::Unavailable { reason: "no node is live".to_owned() })?;
-            *counts.entry(node).or_default() += 1;
-            given.entry(node).or_default().push(*volume);
-        }
+        let missing = volumes.iter().copied().filter(|volume| !registry.mirrors.contains_key(volume));
+        let given = share_out(&registry, &self.inner.config.liveness, missing)?;
         for (node, volumes) in given {
             for volumes in volumes.chunks(MIRRORS_IN_COMMAND_MAX) {
                 let command = Command::AssignMirrors { volumes: volumes.to_vec(), node };
@@ -483,6 +487,11 @@ impl Inner {
             tracing::warn!(%error, "no further volume is ready");
         }
         self.writable.reconcile().await;
+        if !self.proposing.leadership.borrow().serving {
+            self.lost_mirrors.forget();
+        } else if let Err(error) = self.lost_mirrors.give_away(&self.proposing, &self.config.liveness).await {
+            tracing::warn!(%error, "mirrors of a node that is gone are not given away yet");
+        }
         let wants_keys = self.keys.lock().wants_more();
         if wants_keys && let Err(error) = self.lease_keys().await {
             tracing::warn!(%error, "no needle keys in reserve");

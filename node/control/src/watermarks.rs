@@ -22,7 +22,7 @@ pub(crate) fn take_report(
     partitions: u16,
     report: NodeReport,
 ) -> Result<(), RowError> {
-    let NodeReport { source, applied: reported, data, reported_at, parked, held } = report;
+    let NodeReport { source, applied: reported, data, reported_at, parked, held, moves } = report;
     let mut applied = match Row::read(view, &applied_key(source))? {
         Some(Row::Applied(applied)) => applied,
         _ => Applied { source, partitions: Default::default() },
@@ -36,8 +36,12 @@ pub(crate) fn take_report(
         _ => None,
     };
     // A node without mirrors bounds only its own report: it must not hold the others back when it is gone.
-    let own =
-        NodeProgress { source, node, data: known.as_ref().map_or(data, |known| known.data.max(data)), parked, held };
+    let (data, moves) = match &known {
+        None => (data, 0),
+        Some(known) if moves < known.moves => (known.data, known.moves), // it does not count what it was given since
+        Some(known) => (known.data.max(data), known.moves),
+    };
+    let own = NodeProgress { source, node, data, parked, held, moves };
     let [prefix, id] = progress_prefix(source);
     let mut all = vec![own.clone()];
     for row in Row::read_between(view, &[prefix, id], &[prefix, id + 1])? {

@@ -185,6 +185,7 @@ async fn watermarks_only_move_forward_also_across_a_restart() {
         reported_at: at(reported_at),
         parked: 0,
         held: None,
+        moves: 0,
     };
     let stack = Stack::start(directory.path(), 1).await;
     stack.control.report_watermarks(vec![told(10, 9, 1)]).await.unwrap();

@@ -101,6 +101,7 @@ async fn take_report(
 ) -> Result<Vec<RemoteVolume>, String> {
     let check = |info| check_volume(info, source.id());
     let mut volumes = reply.volumes.iter().map(check).collect::<Result<Vec<_>, String>>()?;
+    let mirror_moves = inner.control.mirror_moves(source.id()); // before the mirrors are read
     let unassigned = share_mirrors(inner, &mut volumes).await?;
     let mut failed = BTreeMap::new();
     for volume in volumes.iter().filter(|volume| volume.mirrored_here) {
@@ -118,6 +119,12 @@ async fn take_report(
     source.update(|facts| {
         facts.blob_lane = LaneState::Answered;
         facts.primaries.extend(volumes.iter().map(|volume| (volume.id, volume.primary)));
+        if facts.watermark.begins_mirrors(&report) {
+            // A mirror was moved here: only what the datacenter has committed was true with it (rule 13).
+            let committed = inner.control.watermarks().into_iter().find(|report| report.source == source.id());
+            facts.watermark.restart(committed.map_or(Timestamp::ZERO, |report| report.data));
+        }
+        facts.mirror_moves = mirror_moves;
         facts.watermark.report(&report);
         for volume in volumes.iter().filter(|volume| volume.mirrored_here && !volume.unreported) {
             // Only the primary knows how far it is: what another node heard from it may be older than what is here.

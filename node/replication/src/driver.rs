@@ -306,6 +306,7 @@ impl Inner {
             reported_at: self.clock.wall(),
             parked: facts.parked.len() as u64,
             held,
+            moves: facts.mirror_moves,
         }
     }
 }

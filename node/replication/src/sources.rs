@@ -81,6 +81,8 @@ pub struct SourceFacts {
     pub clock: ClockOffset,
     /// Volumes whose next range could not be had, with the reason; listed and retried (rule 5).
     pub parked: BTreeMap<VolumeId, String>,
+    /// `Control::mirror_moves` as of the last report that `watermark` took.
+    pub mirror_moves: u64,
     /// The node over there that orders each volume's appends.
     pub primaries: BTreeMap<VolumeId, NodeId>,
     /// Volumes whose fetch is in back-off.

@@ -59,6 +59,11 @@ impl MirrorProgress {
         self.settle();
     }
 
+    /// A report has named it, and its mirror lies on another node or nowhere here.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.mirrored_here == Some(false)
+    }
+
     pub(super) fn have(&mut self, generation: FileGeneration, offset: u64, watermark: Timestamp) {
         if generation < self.generation {
             return;

@@ -163,6 +163,23 @@ fn a_changed_mirror_set_counts_the_new_mirror_from_zero() {
 }
 
 #[test]
+fn a_mirror_that_is_moved_here_starts_the_watermark_from_what_is_committed() {
+    let elsewhere = VolumeReport { mirrored_here: false, ..open(1, 100, 10) };
+    let mut watermark = bounded_by(&[elsewhere, open(2, 0, 70)]);
+    assert_eq!(watermark.value(), at(70), "volume 1 is another node's");
+    let moved = report(1_000_000, &[open(1, 100, 50), open(2, 0, 80)]);
+    assert!(watermark.begins_mirrors(&moved));
+    watermark.restart(at(40));
+    watermark.report(&moved);
+    assert_eq!((watermark.value(), watermark.held_by()), (at(40), WatermarkHold::Volume(volume(1))));
+    assert!(!watermark.begins_mirrors(&moved), "it counts now");
+    watermark.have(volume(1), GENERATION, 100);
+    assert_eq!(watermark.value(), at(50));
+    watermark.restart(at(60));
+    assert_eq!(watermark.value(), at(50), "never ahead by it");
+}
+
+#[test]
 fn what_is_here_may_be_told_before_the_first_report() {
     let mut watermark = DataWatermark::new(at(5)); // after a restart
     watermark.have(volume(1), GENERATION, 100);

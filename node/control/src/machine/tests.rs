@@ -199,7 +199,7 @@ fn a_volume_is_fenced_by_its_epoch_and_sealed_once() {
 fn node_report(source: u8, meta: u64, data: u64, reported_at: u64, held: Option<&str>) -> NodeReport {
     let WatermarkReport { source, data, reported_at, parked, held, .. } = report(source, meta, data, reported_at, held);
     let applied = vec![(PartitionId(0), at(meta)), (PartitionId::CATALOG, at(meta))];
-    NodeReport { source, applied, data, reported_at, parked, held }
+    NodeReport { source, applied, data, reported_at, parked, held, moves: 0 }
 }
 
 fn reports(node: u32, reports: Vec<NodeReport>) -> Command {
@@ -260,6 +260,44 @@ fn a_node_that_was_given_mirrors_counts_from_zero_and_one_without_any_holds_up_n
     assert_eq!(group.apply(late), Response::MirrorsAssigned);
     let mirrors = group.registry().mirrors;
     assert_eq!((mirrors[&mirror(2)], mirrors[&mirror(3)]), (NodeId(2), NodeId(1)));
+}
+
+#[test]
+fn a_moved_mirror_counts_from_the_first_report_that_knows_of_it() {
+    let mut group = Group::new();
+    for node in [2, 4] {
+        group.apply(register(node, 1, node as u8));
+    }
+    let mirror = |counter| VolumeId::new(counter, datacenter(1)).unwrap();
+    let report = |group: &mut Group, node, data, moves| {
+        let report = NodeReport { moves, ..node_report(1, 100, data, 1, None) };
+        group.apply(reports(node, vec![report]));
+        group.registry().watermarks[0].data.raw()
+    };
+    for (node, volumes) in [(2, vec![mirror(1), mirror(2)]), (4, vec![mirror(3)])] {
+        group.apply(Command::AssignMirrors { volumes, node: NodeId(node) });
+    }
+    report(&mut group, 4, 60, 0);
+    assert_eq!(report(&mut group, 2, 20, 0), 20);
+
+    // Node 2 is gone; node 4 has reported 60 without its mirrors, and one such report is still on its way.
+    let moved = |volumes| Command::MoveMirrors { volumes, from: NodeId(2), to: NodeId(4) };
+    assert_eq!(group.apply(moved(vec![mirror(1)])), Response::MirrorsAssigned);
+    assert_eq!(report(&mut group, 4, 70, 0), 20, "computed before the move");
+    assert_eq!(report(&mut group, 4, 80, 1), 20, "node 2 still has one");
+    assert_eq!(group.apply(moved(vec![mirror(1), mirror(2), mirror(3)])), Response::MirrorsAssigned);
+    let registry = group.registry();
+    assert_eq!([1, 2, 3].map(|counter| registry.mirrors[&mirror(counter)]), [NodeId(4); 3]);
+    assert_eq!(registry.moves, [((datacenter(1), NodeId(4)), 2)].into(), "node 2 counts no more");
+    assert_eq!(report(&mut group, 4, 90, 1), 20, "it knows of one move of two");
+    assert_eq!(report(&mut group, 4, 30, 2), 30);
+    assert_eq!(report(&mut group, 1, 95, 0), 30);
+
+    // Repeated it moves nothing, and starts nothing anew.
+    group.apply(moved(vec![mirror(1)]));
+    assert_eq!(report(&mut group, 4, 50, 2), 50);
+    let unknown = Command::MoveMirrors { volumes: vec![mirror(1)], from: NodeId(4), to: NodeId(9) };
+    assert_eq!(group.refused(unknown), Refusal::NoSuchNode(NodeId(9)));
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn rows() -> Vec<Row> {
             data: Timestamp::from_raw(11),
             parked: 2,
             held: Some("gap".to_owned()),
+            moves: 3,
         }),
         Row::Mirror(MirrorRecord { volume: VolumeId::new(2, datacenter(1)).unwrap(), node: NodeId(2) }),
     ]
@@ -103,12 +104,14 @@ fn commands() -> Vec<Command> {
                 reported_at: Timestamp::from_raw(13),
                 parked: 2,
                 held: Some("gap".to_owned()),
+                moves: 3,
             }],
             close,
         },
         Command::AssignMirrors { volumes: vec![mirror.volume], node: mirror.node },
         Command::DrainNode { node: id, draining: true },
         Command::Renew { node: id, incarnation: Incarnation(1) },
+        Command::MoveMirrors { volumes: vec![mirror.volume], from: mirror.node, to: NodeId(3) },
     ]
 }
 
@@ -142,10 +145,10 @@ const GOLDEN_ROWS: [&str; 8] = [
     "0e0103010c0b0d02010367617097575696",
     "0e010402010607070707070707070707070707070707016cfc2ce9",
     "0e01050102000cffff030fbed1b2f5",
-    "0e010601020b020103676170f28ddc84",
+    "0e010601020b02010367617003aa63fc53",
     "0e010781040251d093fe",
 ];
-const GOLDEN_COMMANDS: [&str; 12] = [
+const GOLDEN_COMMANDS: [&str; 13] = [
     "0d01000103612d3102723106683a3930303006683a3930303106683a3930303206683a393030330907070707070707070707070707070707a9142335",
     "0d010102010607070707070707070707070707070707017d667b4e",
     "0d010201808040d8f0384b",
@@ -154,10 +157,11 @@ const GOLDEN_COMMANDS: [&str; 12] = [
     "0d0105830401f3997729",
     "0d010683040180206440c484",
     "0d0107c8012f1e5f9a",
-    "0d01080110010101030c0b0d020103676170010eb75dba46",
+    "0d01080110010101030c0b0d02010367617003010ef9188a30",
     "0d010901810402ad2f2476",
     "0d010a0101bc71f313",
     "0d010b0101c2e3b2b6",
+    "0d010c01810402039121fd01",
 ];
 
 fn hex(bytes: &[u8]) -> String {

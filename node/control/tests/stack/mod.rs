@@ -71,6 +71,7 @@ fn config(boot_counter: u64) -> ControlConfig {
         code: code("200"),
         partitions: 4,
         liveness: Default::default(),
+        repair_after: meridian_control::REPAIR_AFTER_DEFAULT,
         join_wait_ms_max: 10_000,
         wait_ms_max: 10_000,
     }

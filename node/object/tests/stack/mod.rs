@@ -98,6 +98,7 @@ impl Stack {
             code,
             partitions: 4,
             liveness: Default::default(),
+            repair_after: meridian_control::REPAIR_AFTER_DEFAULT,
             join_wait_ms_max: 10_000,
             wait_ms_max: 10_000,
         };
