@@ -157,7 +157,7 @@ async fn copies_lie_exactly_where_the_code_says_and_survive_a_node() -> Result<(
     replicas_become_equal(&cluster, "dc-a-1", "dc-a").await?;
 
     let (status, text) = create_bucket(&cluster, "dc-a-1", "impossible", "020").await?;
-    ensure!(status == 400 && text.contains("other racks in dc-a"), "{status}: {text}");
+    ensure!(status == 400 && text.contains("020 needs a third rack in dc-a; it has two"), "{status}: {text}");
     cluster.wait_replicated("dc-b,dc-c", &["--from", "dc-a"])?;
 
     // Without dc-a-3 the rack of dc-a-1 is too small for 001; every other code can still be met.

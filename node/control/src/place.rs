@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use meridian_replica::Replicas;
 use meridian_topology::{LocalSet, Node, PlacementError, Policy, Tree};
 use meridian_types::{DatacenterId, DatacenterName, NodeId, ReplicaCode};
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ pub(crate) struct Place {
     /// All member datacenters.
     pub(crate) members: BTreeSet<DatacenterId>,
     pub(crate) liveness: Liveness,
+    /// Knows who lately did not answer.
+    replicas: Replicas,
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
@@ -40,11 +43,12 @@ impl Place {
         node: NodeId,
         members: BTreeSet<DatacenterId>,
         liveness: Liveness,
+        replicas: Replicas,
     ) -> Self {
-        Self { datacenter, node, members, liveness, suspects: Mutex::default() }
+        Self { datacenter, node, members, liveness, replicas, suspects: Mutex::default() }
     }
 
-    /// A node that did not do what it was asked.
+    /// A node that did not make a file.
     pub(crate) fn suspect(&self, node: NodeId) {
         if node != self.node {
             self.suspects.lock().insert(node, Instant::now());
@@ -58,7 +62,7 @@ impl Place {
         }
         let mut suspects = self.suspects.lock();
         suspects.retain(|_, since| since.elapsed() < SUSPECT_FOR);
-        !suspects.contains_key(&node) && self.liveness.is_live(node)
+        !suspects.contains_key(&node) && !self.replicas.is_suspect(node) && self.liveness.is_live(node)
     }
 
     /// Whether an append to the volume can be acknowledged, as far as is known. Costs nothing where it has one replica.
@@ -74,6 +78,21 @@ impl Place {
         let (tree, policy) = (self.tree(registry, |node| self.is_usable(node))?, Policy::new(code, 0));
         let around_this = policy.select_local(&tree, self.datacenter.0, Some(self.node));
         around_this.or_else(|_| policy.select_local(&tree, self.datacenter.0, None))
+    }
+
+    /// Whether the members and the registered nodes, all taken to be there, can meet a code (rule 24).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn check(&self, registry: &Registry, code: ReplicaCode) -> Result<(), PlacementError> {
+        let policy = Policy::new(code, 0);
+        policy.select_mirrors(&self.members, self.datacenter.0, 0)?;
+        let mut tree = Tree::default();
+        tree.add_datacenter(self.datacenter.0, self.datacenter.1.clone());
+        for node in &registry.nodes {
+            tree.add_node(self.datacenter.0, &node.info.rack, node.id, Node { live: true, free_bytes: 0 })?;
+        }
+        policy.select_local(&tree, self.datacenter.0, None).map(drop)
     }
 
     /// Whether the code can be met once every node that does not drain is back.

@@ -124,7 +124,7 @@ impl Control {
         let proposing = Arc::new(Proposing { group, route, clock, cache, leadership, node, wait });
         let members = config.mirrors_to.iter().copied().chain([config.datacenter]).collect();
         let datacenter = (config.datacenter, config.datacenter_name.clone());
-        let place = Place::new(datacenter, config.node, members, config.liveness.clone());
+        let place = Place::new(datacenter, config.node, members, config.liveness.clone(), replicas.clone());
         let writable = Writable::new(place, config.code, proposing.clone(), replicas.clone());
         let (stop, stopping) = watch::channel(false);
         let lost_mirrors = LostMirrors::new(config.repair_after);
@@ -148,6 +148,14 @@ impl Control {
         let following = follow(Arc::downgrade(&inner), inner.proposing.group.applied(), stopping);
         inner.tasks.lock().extend([tokio::spawn(maintenance), tokio::spawn(following)]);
         Ok(Control { inner })
+    }
+
+    /// Whether this datacenter's registered nodes and the other members can meet a code, all taken to be there (rule 24).
+    ///
+    /// # Errors
+    /// `Placement` says what is missing.
+    pub fn check_code(&self, code: ReplicaCode) -> Result<(), ControlError> {
+        Ok(self.inner.writable.place.check(&self.inner.proposing.cache.get(), code)?)
     }
 
     /// A writable open volume of that code on this node. No round trip in the normal case.

@@ -39,7 +39,7 @@ const TOLD_WAIT: Duration = Duration::from_secs(3);
 const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
 pub(crate) struct Writable {
-    place: Place,
+    pub(crate) place: Place,
     proposing: Arc<Proposing>,
     replicas: Replicas,
     files: Arc<VolumeSet>,
@@ -95,15 +95,9 @@ impl Writable {
         self.first(code).ok_or_else(|| ControlError::NoWritableVolume { code, reason: reason() })
     }
 
-    /// Takes a volume out of use at once; `seal_retired` does the rest. With one other replica it is clear which node
-    /// failed: it is passed over until gossip has had time to see it.
+    /// Takes a volume out of use at once, for it failed or is full; `seal_retired` does the rest. Which node failed is known
+    /// to the links between replicas (`Place::is_usable`).
     pub(crate) fn retire(&self, volume: VolumeId) {
-        if let Some(record) = self.proposing.cache.get().volume(volume) {
-            let mut others = record.replicas().filter(|node| *node != self.place.node);
-            if let (Some(other), None) = (others.next(), others.next()) {
-                self.place.suspect(other);
-            }
-        }
         let mut hand = self.hand.lock();
         for volumes in hand.open.values_mut() {
             if let Some(place) = volumes.iter().position(|other| *other == volume) {

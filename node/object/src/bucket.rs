@@ -3,8 +3,7 @@
 //! Invariants: a bucket that is absent from the local view is looked up linearizably before anyone is told so; an
 //! object mutation names its bucket by id, and the fence in its partition, not this lookup, guards it (rule 18).
 
-use std::collections::BTreeMap;
-
+use meridian_control::ControlError;
 use meridian_index::kv::KvRead;
 use meridian_index::{BucketRow, BucketSettings, Operation, Outcome, SettingChange, queries};
 use meridian_types::{BucketName, PartitionId, ReplicaCode, Timestamp};
@@ -75,24 +74,9 @@ impl Objects {
     /// # Errors
     /// `InvalidArgument` that says what is missing.
     pub fn check_code(&self, code: ReplicaCode) -> Result<(), ObjectError> {
-        let nodes = self.inner.control.nodes();
-        let mut racks: BTreeMap<&str, usize> = BTreeMap::new();
-        for node in &nodes {
-            *racks.entry(node.info.rack.as_str()).or_default() += 1;
-        }
-        let largest_rack = racks.values().copied().max().unwrap_or(1);
-        let region = &self.inner.config.region;
-        for (needed, there, what) in [
-            (code.other_datacenters(), usize::from(self.inner.config.datacenters) - 1, "other datacenters".to_owned()),
-            (code.other_racks(), racks.len().max(1) - 1, format!("other racks in {region}")),
-            (code.same_rack(), largest_rack - 1, format!("other nodes in a rack of {region}")),
-        ] {
-            if usize::from(needed) > there {
-                let reason = format!("{code} needs {needed} {what}; there are {there}");
-                return Err(ObjectError::InvalidArgument { argument: "replication", reason });
-            }
-        }
-        Ok(())
+        let missing =
+            |error: ControlError| ObjectError::InvalidArgument { argument: "replication", reason: error.to_string() };
+        self.inner.control.check_code(code).map_err(missing)
     }
 
     /// All buckets, by name.

@@ -13,6 +13,7 @@ use meridian_wire::LocalNode;
 use meridian_wire::tls::Identity;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::call::{Call, Verb};
 use crate::client::{PeerClient, Pieces, SharedClient};
@@ -21,6 +22,9 @@ use crate::error::PeerError;
 
 /// Largest answer that is no needle.
 pub(crate) const SMALL_ANSWER_SIZE_MAX: usize = 64 << 10;
+
+/// How long a node that failed is passed over for new bytes, and asked last; by then gossip knows.
+const SUSPECT_FOR: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Lane {
@@ -34,11 +38,13 @@ pub(crate) struct Peers {
     identity: Option<Identity>,
     directory: OnceLock<Arc<dyn ReplicaDirectory>>,
     clients: Mutex<HashMap<(NodeId, Lane), (String, SharedClient)>>,
+    /// Nodes that lately left a call unanswered or failed an append, and when that was; one a node of the datacenter.
+    suspects: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl Peers {
     pub(crate) fn new(local: LocalNode, identity: Option<Identity>) -> Self {
-        Self { local, identity, directory: OnceLock::new(), clients: Mutex::default() }
+        Self { local, identity, directory: OnceLock::new(), clients: Mutex::default(), suspects: Mutex::default() }
     }
 
     pub(crate) fn attach(&self, directory: Arc<dyn ReplicaDirectory>) {
@@ -72,6 +78,28 @@ impl Peers {
         Ok(client)
     }
 
+    /// Whether a node left a call unanswered or failed an append a short while ago. Gossip needs longer to miss it.
+    pub(crate) fn is_suspect(&self, node: NodeId) -> bool {
+        self.suspects.lock().get(&node).is_some_and(|at| at.elapsed() < SUSPECT_FOR)
+    }
+
+    /// The node answered that it can't append.
+    pub(crate) fn suspect(&self, node: NodeId) {
+        self.suspects.lock().insert(node, Instant::now());
+    }
+
+    fn note(&self, node: NodeId, answer: &Result<Bytes, PeerError>) {
+        match answer {
+            Err(PeerError::Connect { .. } | PeerError::Deadline { .. } | PeerError::Exchange { .. }) => {
+                self.suspect(node);
+            }
+            Ok(_) => {
+                self.suspects.lock().remove(&node);
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Asks `node` about a volume; the answer has at most `size_max` bytes.
     pub(crate) async fn ask(
         &self,
@@ -96,7 +124,9 @@ impl Peers {
             epoch: placement.epoch,
             verb,
         };
-        client.call(&call.path(), Pieces::new(body), size_max, deadline).await
+        let answer = client.call(&call.path(), Pieces::new(body), size_max, deadline).await;
+        self.note(node, &answer);
+        answer
     }
 
     /// As `ask`, for answers in JSON.

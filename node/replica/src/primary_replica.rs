@@ -283,7 +283,14 @@ impl PrimaryReplica {
                 Err(PeerError::Refused { refusal: Refusal::Protocol(Refused::UnknownSession), .. }) => {
                     Event::SessionLost { node, attempt }
                 }
-                Err(error) => Event::LinkFailed { node, reason: error.to_string() },
+                Err(error) => {
+                    if let PeerError::Refused { refusal, .. } = &error
+                        && !matches!(refusal, Refusal::WrongEpoch { .. })
+                    {
+                        peers.suspect(node); // its disk, or its file: not the fence of a seal
+                    }
+                    Event::LinkFailed { node, reason: error.to_string() }
+                }
             };
             replica.put(Item::Event(event));
         });

@@ -148,6 +148,11 @@ impl Replicas {
         self.inner.config.local.node
     }
 
+    /// Whether a node left a call unanswered or failed an append a short while ago.
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.inner.peers.is_suspect(node)
+    }
+
     /// What is known of a volume's replica on this node.
     pub fn state(&self, volume: VolumeId) -> Option<VolumeStatus> {
         self.inner.volumes.state(volume)
@@ -268,8 +273,10 @@ impl Inner {
         }
     }
 
-    /// The other nodes with a replica, the primary first.
+    /// The other nodes with a replica, the primary first, and last those that lately did not answer.
     pub(crate) fn others(&self, placement: &Placement) -> Vec<NodeId> {
-        placement.replicas().filter(|node| *node != self.config.local.node).collect()
+        let mut others: Vec<_> = placement.replicas().filter(|node| *node != self.config.local.node).collect();
+        others.sort_by_key(|node| self.peers.is_suspect(*node)); // keeps the order but for that
+        others
     }
 }
