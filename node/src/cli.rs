@@ -233,7 +233,7 @@ const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Args)]
 pub struct WaitArgs {
-    /// `now`: everything acknowledged anywhere before this call.
+    /// `now`: everything acknowledged anywhere before this call. Or the `x-meridian-token` of an answer: what it showed.
     #[arg(long, default_value = "now")]
     pub until: String,
     /// The datacenters that must have it.

@@ -123,6 +123,8 @@ pub struct TimingSection {
     pub lag_critical_ms: u64,
     /// A node that is silent for so long has its mirrors given to others, which fetch them anew.
     pub repair_after_ms: u64,
+    /// How long a request with `x-meridian-after` waits for what its session has seen elsewhere.
+    pub session_wait_ms: u64,
     /// Added to this node's wall clock; for tests of skewed clocks.
     pub clock_offset_ms: i64,
 }
@@ -139,6 +141,7 @@ impl Default for TimingSection {
             lag_warn_ms: 10_000,
             lag_critical_ms: 60_000,
             repair_after_ms: 60_000,
+            session_wait_ms: 5_000,
             clock_offset_ms: 0,
         }
     }

@@ -444,6 +444,7 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
             link_bytes_per_second_max: config.replication.rate_bytes_per_second_max,
             lag_warn: Duration::from_millis(config.timing.lag_warn_ms),
             lag_critical: Duration::from_millis(config.timing.lag_critical_ms),
+            session_wait: Duration::from_millis(config.timing.session_wait_ms),
             ..ReplicationLimits::default()
         },
     }

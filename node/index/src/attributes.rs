@@ -88,6 +88,15 @@ pub enum Change {
 pub struct Locked;
 
 impl Annotations {
+    /// Of every change that still holds.
+    pub fn stamps(&self) -> impl Iterator<Item = Stamp> + use<> {
+        let tags = self.tags.as_ref().map(|change| change.stamp);
+        let retention = self.retention.as_ref().map(|change| change.stamp);
+        let legal_hold = self.legal_hold.as_ref().map(|change| change.stamp);
+        let acl = self.acl.as_ref().map(|change| change.stamp);
+        [tags, retention, legal_hold, acl].into_iter().flatten()
+    }
+
     /// Takes over what `other` changed later.
     pub(crate) fn join(&mut self, other: &Annotations) {
         fn later<T: Clone>(own: &mut Option<Stamped<T>>, other: Option<&Stamped<T>>) {

@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 
 use bytes::Bytes;
-use meridian_replicator::{Cursor, LogEntry, LogHead, StableTimes};
+use meridian_replicator::{Cursor, LogEntry, LogHead, OriginCursor, StableTimes};
 use meridian_types::{
     BucketId, BucketName, DatacenterId, EntryHash, Incarnation, LogPosition, ObjectKey, Plant, Planted, Sequence,
     Sound, Stamp, Timestamp, UploadId,
@@ -417,6 +417,18 @@ pub fn log_entries(
         Ok(Step::Next)
     })?;
     Ok(found)
+}
+
+/// The stamp of the entry at a place of an origin's log; `None` when this log holds no entry there. A log always keeps its
+/// last entry, and its stamps ascend: at a cursor it is the greatest that was applied.
+///
+/// # Errors
+/// `IndexError` when the store fails or the row is damaged.
+pub fn entry_stamp_at(kv: &dyn KvRead, origin: DatacenterId, at: OriginCursor) -> Result<Option<Stamp>, IndexError> {
+    let row = keys::log(origin, at.incarnation, at.sequence);
+    let Some(value) = kv.get(&row)? else { return Ok(None) };
+    let entry = value.get(LOG_HASH_LENGTH..).ok_or_else(|| IndexError::key(&row))?;
+    LogEntry::decode(entry).map(|entry| Some(entry.stamp)).map_err(|error| IndexError::row(&row, error))
 }
 
 /// The chained hash of the entry at a place of an origin's log; `None` when this log holds no entry there. Before the

@@ -11,7 +11,7 @@ use meridian_types::{BucketName, PartitionId, ReplicaCode, Timestamp};
 use crate::objects::Inner;
 use crate::propose::{meta_error, refusal, unexpected};
 use crate::read_row::index_error;
-use crate::{ObjectError, Objects};
+use crate::{ObjectError, Objects, seen};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateBucketOutcome {
@@ -85,6 +85,7 @@ impl Objects {
     /// `Unavailable`.
     pub async fn list_buckets(&self) -> Result<Vec<BucketRow>, ObjectError> {
         let view = self.inner.read(PartitionId::CATALOG).await?;
+        seen::note_view(&view, self.inner.config.datacenter);
         let mut buckets = queries::buckets(&view).map_err(index_error)?;
         buckets.retain(BucketRow::is_active);
         Ok(buckets)
@@ -128,5 +129,6 @@ impl Inner {
 
 fn active_bucket(view: &dyn KvRead, name: &BucketName) -> Result<Option<BucketRow>, ObjectError> {
     let row = queries::bucket(view, name).map_err(index_error)?;
+    row.iter().for_each(|row| seen::note(row.updated));
     Ok(row.filter(BucketRow::is_active))
 }

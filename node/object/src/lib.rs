@@ -37,6 +37,7 @@ mod propose;
 mod put;
 mod read_row;
 mod remote;
+mod seen;
 mod session;
 mod upload;
 mod upload_list;
@@ -71,6 +72,7 @@ pub use objects::{Objects, ObjectsConfig};
 pub use precondition::{EtagMatch, Preconditions, RangeSpec};
 pub use put::{PutOutcome, PutRequest};
 pub use remote::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
+pub use seen::{AFTER_HEADER, recording};
 pub use session::{Session, SessionClaims, SessionError, SessionHolder, SessionOf, is_session_key};
 pub use upload::{
     ChosenPart, CompleteOutcome, CompleteRequest, CopyPartRequest, CreateUploadOutcome, CreateUploadRequest,

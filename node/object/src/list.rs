@@ -11,7 +11,7 @@ use meridian_types::{BucketId, BucketName, PartitionId};
 use crate::merge::{Fetched, Item, Lane, merge, share_of};
 use crate::objects::Inner;
 use crate::read_row::{index_error, read_row};
-use crate::{ObjectError, ObjectInfo, Objects};
+use crate::{ObjectError, ObjectInfo, Objects, seen};
 use meridian_meta::ReadView;
 
 #[derive(Debug, Clone)]
@@ -61,7 +61,10 @@ impl Objects {
 impl Inner {
     /// A linearizable view of every partition, without the catalog.
     pub(crate) async fn read_all(&self) -> Result<Vec<ReadView>, ObjectError> {
-        try_join_all((0..self.config.partitions).map(|partition| self.read(PartitionId(partition)))).await
+        let views =
+            try_join_all((0..self.config.partitions).map(|partition| self.read(PartitionId(partition)))).await?;
+        views.iter().for_each(|view| seen::note_view(view, self.config.datacenter));
+        Ok(views)
     }
 }
 

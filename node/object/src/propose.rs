@@ -11,8 +11,8 @@ use meridian_meta::MetaError;
 use meridian_types::{BucketName, PartitionId, Timestamp};
 use tokio::time::Instant;
 
-use crate::ObjectError;
 use crate::objects::Inner;
+use crate::{ObjectError, seen};
 
 /// How long one mutation is tried, elections included.
 const PROPOSE_WAIT: Duration = Duration::from_secs(10);
@@ -36,7 +36,10 @@ impl Inner {
         loop {
             let attempt = self.meta.propose(partition, request, operation.clone(), seen);
             let error = match tokio::time::timeout_at(deadline, attempt).await {
-                Ok(Ok(outcome)) => return Proposed { outcome: Ok(outcome), certain },
+                Ok(Ok(outcome)) => {
+                    self.note_outcome(partition, &outcome).await;
+                    return Proposed { outcome: Ok(outcome), certain };
+                }
                 Ok(Err(error)) => error,
                 Err(_) => MetaError::Unknown { partition },
             };
@@ -53,6 +56,23 @@ impl Inner {
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(RETRY_DELAY_MAX);
+        }
+    }
+}
+
+impl Inner {
+    /// Notes what the answer shows: its own stamp, or, where it has none, all that the partition has applied.
+    async fn note_outcome(&self, partition: PartitionId, outcome: &Outcome) {
+        match outcome {
+            Outcome::Stored { stamp, .. } | Outcome::Deleted { stamp, .. } | Outcome::Completed { stamp, .. } => {
+                seen::note(*stamp);
+            }
+            Outcome::PartStored | Outcome::UploadCreated | Outcome::Aborted => {} // of this datacenter alone (rule 22)
+            _ => {
+                if let Ok(view) = self.read(partition).await {
+                    seen::note_view(&view, self.config.datacenter);
+                }
+            }
         }
     }
 }

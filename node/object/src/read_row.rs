@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use meridian_cipher::DataKey;
-use meridian_index::{BucketRow, ChunkRef, ObjectBody, ObjectVersion, VersionId, VersionKind, queries};
+use meridian_index::{BucketRow, ChunkRef, ObjectBody, ObjectVersion, VersionId, VersionKind, Versioning, queries};
 use meridian_types::limits::PART_NUMBER_MAX;
 use meridian_types::{BucketName, ObjectKey};
 
 use crate::bytes_out::Source;
 use crate::objects::Inner;
+use crate::seen;
 use crate::version::shown_version;
 use crate::{CustomerKey, GetRequest, ObjectError, ObjectInfo};
 
@@ -61,7 +62,16 @@ impl Inner {
             Some(version) => queries::object_version(&view, bucket.id, key, version),
             None => queries::object_row(&view, bucket.id, key),
         };
-        let found = found.map_err(index_error)?.filter(|row| row.kind != VersionKind::Tombstone);
+        let found = found.map_err(index_error)?;
+        match &found {
+            // The one version of its key; what removed it is its tombstone.
+            Some(row) if row.version == VersionId::Null && bucket.settings.versioning == Versioning::Off => {
+                seen::note_row(row);
+            }
+            // Nothing here says what removed a version before it.
+            _ => seen::note_view(&view, self.config.datacenter),
+        }
+        let found = found.filter(|row| row.kind != VersionKind::Tombstone);
         let Some(found) = found else {
             let key = key.clone();
             return Err(match version {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use meridian_index::FenceAttempt;
-use meridian_types::{BucketId, DatacenterId, Fid, Incarnation, PartitionId, Sequence};
+use meridian_types::{BucketId, DatacenterId, Fid, Incarnation, PartitionId, Seen, Sequence};
 
 /// Reads bytes of needles from a datacenter that has them.
 #[async_trait]
@@ -45,6 +45,14 @@ pub trait RemoteBytes: Send + Sync {
     /// Waits, within a bound, before a chunk is appended, while another datacenter that can be reached does not keep up
     /// (`replication_backpressure`).
     async fn before_append(&self) {}
+
+    /// Waits, within a bound, until this datacenter shows all of other datacenters that was seen elsewhere (rule 21).
+    ///
+    /// # Errors
+    /// `RemoteError`: one of the datacenters is no member (`NotFound`), or its writes are not here in time.
+    async fn await_seen(&self, _wanted: &Seen) -> Result<(), RemoteError> {
+        Ok(())
+    }
 }
 
 /// Raises or lifts one attempt's fence of a bucket in every other member datacenter (rule 18).

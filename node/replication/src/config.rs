@@ -66,6 +66,8 @@ pub struct ReplicationLimits {
     /// Behind by more than this is worth a look, by more than the second worth a call.
     pub lag_warn: Duration,
     pub lag_critical: Duration,
+    /// How long a request waits for what its session has seen in other datacenters (rule 21).
+    pub session_wait: Duration,
     /// Watermark reports are committed at most this often.
     pub report_interval: Duration,
     /// A source closes its volumes and registry this often while bytes move, and `close_interval_idle` otherwise.
@@ -90,6 +92,7 @@ impl Default for ReplicationLimits {
             status_interval: Duration::from_secs(5),
             lag_warn: Duration::from_secs(10),
             lag_critical: Duration::from_secs(60),
+            session_wait: Duration::from_secs(5),
             report_interval: Duration::from_secs(1),
             close_interval: Duration::from_millis(500),
             close_interval_idle: Duration::from_secs(3),

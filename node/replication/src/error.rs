@@ -28,8 +28,8 @@ pub enum ReplicationError {
     Clock(#[from] meridian_replicator::ClockError),
     #[error("{text:?} is no place to go on from; take it from the page before")]
     BadToken { text: String },
-    #[error("{text:?} is no point to wait for; write `now`")]
-    BadUntil { text: String },
+    #[error("{text:?} is no point to wait for ({reason}); write `now`, or the x-meridian-token of an answer")]
+    BadUntil { text: String, reason: String },
 }
 
 /// A failed call in words, with what lies beneath: "tcp connect error" alone helps nobody.

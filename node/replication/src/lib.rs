@@ -28,6 +28,7 @@ mod parked;
 mod rates;
 mod remote;
 mod report;
+mod seen;
 mod service;
 mod siblings;
 mod sources;

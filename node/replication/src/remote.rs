@@ -15,7 +15,7 @@ use futures::stream::FuturesUnordered;
 use http::StatusCode;
 use meridian_index::FenceAttempt;
 use meridian_object::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
-use meridian_types::{BucketId, DatacenterId, Fid, LogPosition, PartitionId};
+use meridian_types::{BucketId, DatacenterId, Fid, LogPosition, PartitionId, Seen};
 use meridian_wire::call;
 use meridian_wire::replication::FenceRequest;
 
@@ -23,6 +23,7 @@ use crate::bulk_client::{BulkClient, BulkError};
 use crate::bulk_server::{PREFIX_LENGTH_SIZE, is_prefix, needle_path, prefix_path};
 use crate::driver::Replication;
 use crate::error::reason_of;
+use crate::seen;
 use crate::siblings::Sibling;
 use crate::sources::{LaneState, Link, Source};
 
@@ -70,6 +71,10 @@ impl RemoteBytes for Replication {
         if let Some(delay) = self.inner.write_delay() {
             tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await;
         }
+    }
+
+    async fn await_seen(&self, wanted: &Seen) -> Result<(), RemoteError> {
+        seen::await_seen(&self.inner, wanted).await
     }
 }
 

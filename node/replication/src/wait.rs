@@ -1,13 +1,14 @@
 //! `replication wait`: block until what was acknowledged is in other datacenters, metadata, bytes and catalog.
 //!
 //! "Now" is asked of each origin: it closes its partitions, its volumes and its registry at a fresh stamp, so that the
-//! answer covers everything it had acknowledged before. An origin is trivially met in itself; a member that can't be
+//! answer covers everything it had acknowledged before. A session's token names the points itself, and nobody is asked. An origin is trivially met in itself; a member that can't be
 //! asked fails the call at once, unless `from` leaves it out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use meridian_types::{DatacenterId, Timestamp};
+use meridian_types::{DatacenterId, Seen, Timestamp};
 use meridian_wire::call;
 use meridian_wire::replication::{AwaitRequest, CloseRequest};
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaitRequest {
-    /// `now`.
+    /// `now`, or the token of a session.
     pub until: String,
     /// Names of the datacenters that must have it.
     pub destinations: Vec<String>,
@@ -70,13 +71,16 @@ impl Replication {
     /// An unknown name, or an origin that can't be asked for its "now". A time-out is a report that is not met.
     pub async fn wait(&self, request: &WaitRequest) -> Result<WaitReport, ReplicationError> {
         let started = Instant::now();
-        if request.until != "now" {
-            return Err(ReplicationError::BadUntil { text: request.until.clone() });
-        }
         let destinations = self.resolve(&request.destinations)?;
-        let origins = if request.from.is_empty() { self.members() } else { self.resolve(&request.from)? };
+        let mut origins = if request.from.is_empty() { self.members() } else { self.resolve(&request.from)? };
         let until = started + Duration::from_millis(request.timeout_ms);
-        let points = try_join_all(origins.iter().map(|(id, name)| self.now_at(*id, name))).await?;
+        let points = if request.until == "now" {
+            try_join_all(origins.iter().map(|(id, name)| self.now_at(*id, name))).await?
+        } else {
+            let seen = self.token(&request.until)?;
+            origins.retain(|(id, _)| seen.contains_key(id));
+            origins.iter().map(|(id, _)| seen[id]).collect()
+        };
         let pairs = origins.iter().zip(&points).flat_map(|((origin, from), point)| {
             let others = destinations.iter().filter(move |(destination, _)| destination != origin);
             others.map(move |(destination, to)| self.wait_for(*origin, from, *destination, to, *point, until))
@@ -92,6 +96,17 @@ impl Replication {
                 .collect(),
             failures,
         })
+    }
+
+    /// A session's token: what it has seen of each datacenter.
+    fn token(&self, text: &str) -> Result<BTreeMap<DatacenterId, Timestamp>, ReplicationError> {
+        let bad = |reason| ReplicationError::BadUntil { text: text.to_owned(), reason };
+        let seen = Seen::from_text(text).map_err(|error| bad(error.to_string()))?;
+        let members = self.members();
+        match seen.iter().find(|(origin, _)| !members.iter().any(|(member, _)| member == origin)) {
+            Some((origin, _)) => Err(bad(format!("datacenter {origin} is no member of this cluster"))),
+            None => Ok(seen.iter().collect()),
+        }
     }
 
     fn members(&self) -> Vec<(DatacenterId, String)> {

@@ -62,6 +62,7 @@ impl S3Access for Access {
         let Some(guard) = &self.guard else {
             return context.principal().map(|_| ()).ok_or_else(access_denied);
         };
+        guard.await_session(cx.headers(), &context).await?;
         let path = match cx.s3_path() {
             S3Path::Root => None,
             S3Path::Bucket { bucket } => Some((&**bucket, None)),

@@ -6,7 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use meridian_object::{BucketRow, DocumentKind as Setting, ObjectError, Objects};
+use http::HeaderMap;
+use meridian_object::{AFTER_HEADER, BucketRow, DocumentKind as Setting, ObjectError, Objects};
 use meridian_policy::{
     Acl, Caller, Context, DocumentKind, Need, Ownership, Permission, Policy, PublicAccessBlock, Question, Target,
     UserCaller, decide,
@@ -67,6 +68,17 @@ impl Guard {
 
     pub fn now_unix_ms(&self) -> u64 {
         self.objects.now_unix_ms()
+    }
+
+    /// Waits for what the client has seen in other datacenters, the catalog included: before anything is decided.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no token, `ServiceUnavailable` when it is not here within the bound.
+    pub async fn await_session(&self, headers: &HeaderMap, context: &RequestContext) -> S3Result<()> {
+        let Some(token) = headers.get(AFTER_HEADER) else { return Ok(()) };
+        // What is not even text is no token either.
+        let awaited = self.objects.await_seen(token.to_str().unwrap_or_default()).await;
+        awaited.map_err(|failure| object_error(failure, Some(context)))
     }
 
     /// Lets a request pass, or says why not. What was read on the way stays in `context`.

@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use meridian_object::Objects;
+use meridian_object::{Objects, recording};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode};
 use tokio::sync::Semaphore;
@@ -35,6 +35,8 @@ use crate::observe::{RequestObserver, RequestReport};
 const REQUEST_ID_HEADER: &str = "x-amz-request-id";
 /// The second id of S3's answers, which support asks for; here it says no more than the first.
 const HOST_ID_HEADER: &str = "x-amz-id-2";
+/// What the answer shows, for a session that goes on in another region (rule 21).
+const TOKEN_HEADER: &str = "x-meridian-token";
 /// Whose answer has an ETag without quotes.
 const UNQUOTED_ETAG_OPERATION: &str = "GetObjectAttributes";
 const ERROR_END: &[u8] = b"</Error>";
@@ -65,8 +67,9 @@ impl Responder {
         }
         let request_bytes = announced(request.headers());
         let may_send_body = may_send_body(&request);
-        let running = AssertUnwindSafe(self.run(request, &context)).catch_unwind();
-        let answer = match running.await {
+        let running = recording(AssertUnwindSafe(self.run(request, &context)).catch_unwind());
+        let (answer, seen) = running.await;
+        let answer = match answer {
             Ok(answer) => answer,
             Err(panic) => {
                 tracing::error!(request = context.id, panic = panic_text(&*panic), "a handler panicked");
@@ -75,6 +78,11 @@ impl Responder {
         };
         let answer = answer.unwrap_or_else(error_answer);
         let mut answer = decorate(answer, &method, &path, &context);
+        // What was looked at to refuse somebody is none of his business.
+        if !seen.is_empty() && answer.status() != StatusCode::FORBIDDEN {
+            let token = HeaderValue::from_str(&seen.to_text()).expect("a token is hex digits");
+            answer.headers_mut().insert(TOKEN_HEADER, token);
+        }
         if let (Some(cross_origin), Some(bucket), Some(objects)) = (cross_origin, bucket, &self.objects)
             && method != Method::OPTIONS
             && let Some(rules) = rules_of(objects, &bucket).await

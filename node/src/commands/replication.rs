@@ -67,7 +67,8 @@ pub async fn replication_wait(connection: &ConnectionArgs, args: &WaitArgs) -> R
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else if report.met {
-        println!("Everything until now is in {} ({}).", args.destinations.join(", "), short_duration(report.waited_ms));
+        let what = if args.until == "now" { "Everything until now" } else { "What the token names" };
+        println!("{what} is in {} ({}).", args.destinations.join(", "), short_duration(report.waited_ms));
     }
     for failure in &report.failures {
         eprintln!(

@@ -13,6 +13,7 @@ mod placement;
 mod plant;
 mod position;
 mod record;
+mod seen;
 mod stamp;
 
 pub use code::{ParseCodeError, ReplicaCode};
@@ -26,4 +27,5 @@ pub use placement::partition_of;
 pub use plant::{Plant, Planted, Sound};
 pub use position::{EntryHash, LogPosition, Sequence};
 pub use record::{RecordError, RecordKind, decode_record, encode_record};
+pub use seen::{Seen, SeenError};
 pub use stamp::{Stamp, Timestamp};

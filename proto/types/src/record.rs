@@ -39,6 +39,7 @@ pub enum RecordKind {
     VolumeState = 23,
     StableRow = 30,
     GroupRow = 40,
+    Seen = 50,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
