@@ -69,6 +69,10 @@ impl S3 {
         }
     }
 
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// One signed request; `path` starts with a slash and holds the query, both already encoded.
     pub async fn call(
         &self,
