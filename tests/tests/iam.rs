@@ -145,6 +145,14 @@ async fn groups_and_managed_policies_give_rights_and_accounts_stay_apart() -> Re
     assert_eq!(bobs.action("ListUsers", &[]).await?.ok()?.elements("UserName"), ["bob"]);
     assert_eq!(refused(&bobs, "GetUser", &[("UserName", "eve")]).await?, said(404, "NoSuchEntity"));
 
+    // An administrator sees the accounts, and finds a user by its id.
+    let admin = cluster.s3("dc-a").for_service("iam");
+    assert_eq!(admin.action("ListUsers", &[]).await?.ok()?.elements("UserName"), ["ann", "eve"]);
+    assert_eq!(admin.action("GetUser", &[("UserName", "eve-id")]).await?.ok()?.elements("UserName"), ["eve"]);
+    let policy = [("UserName", "eve-id"), ("PolicyName", "all"), ("PolicyDocument", ALLOW_ALL_S3)];
+    admin.action("PutUserPolicy", &policy).await?.ok()?;
+    assert_eq!(eves.action("ListUserPolicies", &[("UserName", "eve")]).await?.ok()?.elements("member"), ["all"]);
+
     // Pages, and signatures that are none.
     for name in ["carl", "dora"] {
         iam.action("CreateUser", &[("UserName", name), ("Path", "/x/")]).await?.ok()?;
@@ -164,6 +172,7 @@ async fn groups_and_managed_policies_give_rights_and_accounts_stay_apart() -> Re
     assert_eq!(refused(&unknown, "ListUsers", &[]).await?, said(403, "InvalidClientTokenId"));
     assert_eq!(refused(&ann, "ListUsers", &[]).await?, said(403, "SignatureDoesNotMatch"), "signed for s3");
     assert_eq!(refused(&iam, "Fly", &[]).await?, said(400, "InvalidAction"));
+    assert_eq!(refused(&iam, "AssumeRoleWithWebIdentity", &[]).await?, said(501, "NotImplemented"));
     let caller = bob.for_service("sts").action("GetCallerIdentity", &[]).await?.ok()?;
     assert_eq!(caller.elements("Arn"), ["arn:aws:iam::ann-id:user/bob"]);
     Ok(())

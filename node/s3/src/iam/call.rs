@@ -124,12 +124,16 @@ impl Call<'_> {
         Ok(self.objects.change_user(&row.name, change).await?)
     }
 
-    /// ListUsers, ListGroups, ListRoles.
+    /// ListUsers, ListGroups, ListRoles. Administrators see the accounts among their users.
     pub async fn list(&self, kind: MemberKind) -> Result<String, IamError> {
         let Words { element, word, .. } = words(kind);
         let prefix = self.form.text("PathPrefix").unwrap_or("/");
         self.may(&format!("iam:List{element}s"), &format!("arn:aws:iam::{}:{word}{prefix}", self.account()))?;
-        let rows = self.objects.members(self.account(), kind).await?;
+        let mut rows = self.objects.members(self.account(), kind).await?;
+        if self.caller.admin && kind == MemberKind::User {
+            let all = self.objects.all_members().await?;
+            rows.extend(all.into_iter().filter(|row| row.profile.kind == kind && row.account() == row.profile.id));
+        }
         let wanted = rows.iter().filter(|row| path_of(row).starts_with(prefix));
         let items =
             wanted.map(|row| (name_of(row).to_lowercase(), format!("<member>{}</member>", described(row, false))));
