@@ -261,10 +261,10 @@ impl Fuzz<'_> {
         let scope = Scope::new("dc-a", if is_s3 { "s3" } else { "meridian" });
         let now = std::time::UNIX_EPOCH.elapsed().ok()?.as_millis() as u64;
         meridian_sigv4::sign(&mut parts, &PayloadHash::of(body), &self.credentials, &scope, now).ok()?;
-        let added = |name: &&str| headers.iter().all(|(given, _)| given != name);
+        let added = |name: &str| headers.iter().all(|(given, _)| *given != name);
         let names = ["authorization", "x-amz-date", "x-amz-content-sha256"];
         let value = |name: &str| Some((name.to_owned(), parts.headers.get(name)?.to_str().ok()?.to_owned()));
-        names.iter().filter(added).map(|name| value(name)).collect()
+        names.iter().filter(|name| added(name)).map(|name| value(name)).collect()
     }
 }
 

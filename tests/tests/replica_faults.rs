@@ -101,31 +101,6 @@ async fn killed_in_the_middle_of_appends() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_in_the_middle_of_a_seal() -> Result<()> {
-    let mut scene = Scene::start("killed-mid-seal").await?;
-    let load = scene.load();
-    load.acknowledged(40).await?;
-    // A frozen replica keeps a seal waiting for it; whoever runs that seal is killed meanwhile.
-    let frozen = NODES[2];
-    scene.cluster.freeze(frozen)?;
-    let mut sealer = None;
-    wait_until("a seal under way", MISSED, async || {
-        let Ok(held) = scene.states_of(NODES[0], frozen) else { return false };
-        let sealing = held.iter().find(|volume| volume["state"] == "sealing" && volume["copies"][0]["node"] != frozen);
-        sealer = sealing.and_then(|volume| volume["copies"][0]["node"].as_str().map(str::to_owned));
-        sealer.is_some()
-    })
-    .await?;
-    let sealer = sealer.context("a volume is being sealed")?;
-    scene.cluster.kill(&sealer)?;
-    scene.cluster.thaw(frozen)?;
-    load.acknowledged(10).await?;
-    scene.cluster.spawn(&sealer)?;
-    load.acknowledged(20).await?;
-    scene.judge(load, "killed mid-seal").await
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_cut_off_and_comes_back() -> Result<()> {
     let mut scene = Scene::start("cut-off-primary").await?;
     let load = scene.load();

@@ -134,12 +134,17 @@ impl Writable {
         }
     }
 
-    /// Brings the replicas on this node to what the registry says of sealed volumes (rule 2).
+    /// Brings the replicas on this node to what the registry says of sealed volumes (rule 2). An open volume whose file is
+    /// gone here is ended, so that what the others hold of it is copied.
     pub(crate) async fn reconcile(&self) {
         let registry = self.proposing.cache.get();
-        for record in registry.volumes.iter().filter(|record| record.state == VolumeState::Sealed) {
-            let is_secondary = record.secondaries.contains(&self.place.node);
-            if !is_secondary || self.files.state(record.id).is_some_and(|status| status.sealed) {
+        for record in registry.volumes.iter().filter(|record| record.secondaries.contains(&self.place.node)) {
+            let status = self.files.state(record.id);
+            if record.state == VolumeState::Open && status.is_none() {
+                tracing::error!(volume = %record.id, "the file of an open volume is gone here; the volume is ended");
+                self.hand.lock().retiring.insert(record.id);
+            }
+            if record.state != VolumeState::Sealed || status.is_some_and(|status| status.sealed) {
                 continue;
             }
             if let Err(error) = self.replicas.reconcile(record.id).await {
