@@ -44,7 +44,8 @@ check: install ## fmt, clippy -D warnings, licences, tidy
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	bash .ci/deny.sh
-	cargo test --locked -q -p meridian-tests --test tidy
+	# The whole workspace is selected, so that dependencies keep the features that they were built with.
+	cargo test --locked -q --workspace --test tidy
 
 bench: release ## the workloads of `meridian bench` against a cluster of its own
 	. .ci/env.sh

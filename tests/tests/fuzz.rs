@@ -308,7 +308,7 @@ async fn bad_input_is_refused_and_leaves_nothing_behind() -> Result<()> {
     let fuzz = Fuzz { random: &random, credentials };
     let rest = cluster.rest("dc-a").trim_start_matches("http://").to_owned();
     let s3_address = s3.endpoint().trim_start_matches("http://").to_owned();
-    let pid = cluster.pid("dc-a").context("the process runs")?;
+    let pid = cluster.pid("dev").context("the process runs")?;
     let (mut memory, mut open) = (0, 0);
     let mut statuses: BTreeMap<u16, u64> = BTreeMap::new();
     for number in 0..wanted {

@@ -189,8 +189,8 @@ async fn bad_input_is_refused_by_its_kind() -> Result<()> {
     // What can't be met says what is missing.
     for (query, words) in [
         ("replication=100", "other datacenters"),
-        ("replication=010", "other racks"),
-        ("replication=001", "other nodes"),
+        ("replication=010", "a second rack in dc-a"),
+        ("replication=001", "a second node in"),
         ("dataCenter=dc-z", "ask one of dc-z"),
         ("rack=nowhere", "no rack nowhere"),
         ("dataNode=nobody", "no node nobody"),
