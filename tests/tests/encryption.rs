@@ -166,7 +166,8 @@ async fn parts_and_copies_are_encrypted_as_they_are_asked_to_be() -> Result<()> 
         }
         if name == "customer" {
             let part_path = format!("{path}?partNumber=1&uploadId={upload}");
-            let without = s3.call(Method::PUT, &part_path, &[], parts[0].clone()).await?;
+            // A small one: it is refused before it is read, and the connection ends.
+            let without = s3.call(Method::PUT, &part_path, &[], parts[1].clone()).await?;
             assert_eq!(code(&without), (400, "InvalidRequest".to_owned()));
         }
         let list = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
