@@ -27,6 +27,21 @@ def test_chunked_without_a_length(raw, bucket):
     assert answer.status in (200, 411)
 
 
+@pytest.mark.parametrize("chunks, whole", [(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n", True), (b"0\r\n\r\n", True), (b"3\r\none\r\n3\r\nt", False), (b"zz\r\none", False)])
+def test_chunked_transfer(cluster, s3, bucket, chunks, whole):
+    """AWS answers 411, here such a body may be taken: then whole, and one that breaks off is no object."""
+    url = urllib.parse.urlsplit(s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"}))
+    with socket.create_connection((url.hostname, url.port), 30) as connection:
+        connection.sendall(f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(4096)
+    if whole and answer.startswith(b"HTTP/1.1 200"):
+        assert body(s3.get_object(Bucket=bucket, Key="k")) == (b"onetwo" if b"two" in chunks else b"")
+    else:
+        with refused(404):
+            s3.head_object(Bucket=bucket, Key="k")
+
+
 def test_a_body_that_is_short(cluster, s3, bucket):
     url = urllib.parse.urlsplit(s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"}))
     with socket.create_connection((url.hostname, url.port), 30) as connection:
