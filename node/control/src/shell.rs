@@ -399,15 +399,16 @@ impl Inner {
         self.wake.notify_one();
     }
 
-    /// The order of a start: lead, register, check the files, and only then lease and create.
+    /// The order of a start: look at the files, lead, register, check the files, and only then lease and create.
     async fn join(&self) -> Result<(), ControlError> {
+        let files = self.writable.own_files();
         self.proposing.led(Duration::from_millis(self.config.join_wait_ms_max)).await?;
         // Answered and applied here: from now on this node's view is as recent as its registration.
         self.register_node().await?;
         self.renew().await?;
         let registry = self.proposing.cache.get();
         self.proposing.clock.observe(registry.state.registry_closed);
-        self.writable.check_files()?;
+        self.writable.check_files(&files)?;
         self.lease_keys().await?;
         if let Err(error) = self.writable.grow_all().await {
             tracing::warn!(%error, "no volumes are ready yet");

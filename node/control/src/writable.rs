@@ -18,7 +18,7 @@ use futures::future::join_all;
 use meridian_replica::{PeerError, Refusal as PeerRefusal, ReplicaError, Replicas};
 use meridian_topology::Policy;
 use meridian_types::{NodeId, ReplicaCode, VolumeId};
-use meridian_volume::VolumeSet;
+use meridian_volume::{VolumeSet, VolumeStatus};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -364,12 +364,19 @@ impl Writable {
         Ok(())
     }
 
-    /// Rules 3, 7: a file of ours that the registry does not account for means that the registry went back in time, and
-    /// would issue ids and offsets again. Call before anything is created.
-    pub(crate) fn check_files(&self) -> Result<(), ControlError> {
-        let registry = self.proposing.cache.get();
+    /// The files here whose volumes this datacenter registers.
+    pub(crate) fn own_files(&self) -> Vec<VolumeStatus> {
         let own = |volume: VolumeId| volume.datacenter() == self.place.datacenter.0;
-        for status in self.files.states().into_iter().filter(|status| !status.mirror && own(status.header.volume)) {
+        self.files.states().into_iter().filter(|status| !status.mirror && own(status.header.volume)).collect()
+    }
+
+    /// Rules 3, 7: a file of ours that the registry does not account for means that the registry went back in time, and
+    /// would issue ids and offsets again. Call before anything is created, with the files as they were before this node
+    /// registered itself: another one may seal a volume at any time, and its new epoch is in our file as soon as in the
+    /// registry, so that files looked at later could be ahead of a registry looked at earlier.
+    pub(crate) fn check_files(&self, files: &[VolumeStatus]) -> Result<(), ControlError> {
+        let registry = self.proposing.cache.get();
+        for status in files {
             let volume = status.header.volume;
             let reason = match registry.volume(volume) {
                 None => "it was never registered",
