@@ -34,8 +34,8 @@ build_image() {
     strip -o "$context/meridian" "$binary"
     chmod 0755 "$context/meridian"
     # The classic builder: it is in every engine, and needs no plugin of the client.
-    DOCKER_BUILDKIT=0 docker build -q --target prebuilt --build-arg RUNTIME_BASE="$base" -t "${MERIDIAN_IMAGE:-meridian}" \
-        -f compose/Dockerfile "$context" >/dev/null
+    DOCKER_BUILDKIT=0 docker build -q --target prebuilt --build-arg PREBUILT=meridian --build-arg RUNTIME_BASE="$base" \
+        -t "${MERIDIAN_IMAGE:-meridian}" -f compose/Dockerfile "$context" >/dev/null
     rm -rf "$context"
     docker image inspect "${MERIDIAN_IMAGE:-meridian}" --format 'image {{.Id}}: {{.Size}} bytes'
 }
