@@ -1,8 +1,14 @@
 """Each feature written through one datacenter and read through another."""
 
+import contextlib
 import datetime
+import http.client
 import json
+import urllib.parse
 
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
 import pytest
 from conftest import MIB, body, fresh_name, refused, status
 
@@ -151,3 +157,75 @@ def test_a_bucket_is_made_here_and_deleted_there(cluster, s3, far):
     cluster.settle()
     with refused(404):
         s3.head_bucket(Bucket=name)
+
+
+def test_an_upload_lives_where_it_was_begun(cluster, s3, far, bucket):
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    named = {"Bucket": bucket, "Key": "k", "UploadId": upload}
+    first = s3.upload_part(**named, PartNumber=1, Body=b"a" * 5 * MIB)["ETag"]
+    cluster.settle()
+    assert [entry["UploadId"] for entry in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [upload]
+    assert "Uploads" not in far.list_multipart_uploads(Bucket=bucket)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": first}]}
+    for ask in (
+        lambda: far.upload_part(**named, PartNumber=2, Body=b"b"),
+        lambda: far.list_parts(**named),
+        lambda: far.complete_multipart_upload(**named, MultipartUpload=parts),
+        lambda: far.abort_multipart_upload(**named),
+    ):
+        with refused(501, "NotImplemented") as caught:
+            ask()
+        assert "lives in datacenter" in caught.value.response["Error"]["Message"]
+    # Nothing of that has touched it.
+    assert [entry["PartNumber"] for entry in s3.list_parts(**named)["Parts"]] == [1]
+    s3.complete_multipart_upload(**named, MultipartUpload=parts)
+    cluster.settle()
+    assert body(far.get_object(Bucket=bucket, Key="k")) == b"a" * 5 * MIB
+
+
+def test_a_condition_holds_against_what_has_arrived(cluster, s3, far, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"one")["ETag"]
+    cluster.settle()
+    with refused(412, "PreconditionFailed"):
+        far.put_object(Bucket=bucket, Key="k", Body=b"two", IfNoneMatch="*")
+    with refused(412, "PreconditionFailed"):
+        far.put_object(Bucket=bucket, Key="k", Body=b"two", IfMatch='"0"')
+    far.put_object(Bucket=bucket, Key="k", Body=b"two", IfMatch=etag)
+    cluster.settle()
+    assert body(s3.get_object(Bucket=bucket, Key="k")) == b"two"
+    with refused(412, "PreconditionFailed"):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"three", IfMatch=etag)
+
+
+def test_files(cluster, s3, far, bucket):
+    admin = botocore.credentials.Credentials(*cluster.admin)
+
+    def ask(datacenter, method, path, data=b"", wanted=200):
+        endpoint = urllib.parse.urlsplit(cluster.datacenters[datacenter]["rest"])
+        url = f"{endpoint.scheme}://{endpoint.netloc}/buckets/{bucket}/{path}"
+        request = botocore.awsrequest.AWSRequest(method, url, data=data)
+        botocore.auth.S3SigV4Auth(admin, "meridian", datacenter).add_auth(request)
+        connection = http.client.HTTPConnection(endpoint.netloc, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, url.removeprefix(f"{endpoint.scheme}://{endpoint.netloc}"), data, dict(request.headers))
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == wanted, (method, path, answer.status, text)
+            return text
+
+    ask("dc-a", "PUT", "d/one", b"first", wanted=201)
+    cluster.settle()
+    assert ask("dc-b", "GET", "d/one") == b"first" == body(far.get_object(Bucket=bucket, Key="d/one"))
+    ask("dc-b", "PUT", "d/one?op=append", b" second", wanted=201)
+    ask("dc-b", "PUT", "d/two", b"2", wanted=201)
+    cluster.settle()
+    assert ask("dc-c", "GET", "d/one") == b"first second"
+    names = [entry["FullPath"] for entry in json.loads(ask("dc-c", "GET", "d/"))["Entries"]]
+    assert names == [f"/buckets/{bucket}/d/one", f"/buckets/{bucket}/d/two"]
+    ask("dc-c", "PUT", "e/?mv.from=" + urllib.parse.quote(f"/buckets/{bucket}/d/", safe=""), wanted=201)
+    cluster.settle()
+    ask("dc-a", "GET", "d/", wanted=404)
+    assert ask("dc-a", "GET", "e/two") == b"2" == body(s3.get_object(Bucket=bucket, Key="e/two"))
+    ask("dc-a", "DELETE", "e/?recursive=true", wanted=204)
+    cluster.settle()
+    ask("dc-b", "GET", "e/one", wanted=404)
