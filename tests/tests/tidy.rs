@@ -154,6 +154,7 @@ fn dependencies_run_downwards() {
         ("meridian-topology", 1),
         ("meridian-wire", 1),
         ("meridian-sigv4", 1),
+        ("meridian-linger", 1),
         ("meridian-cipher", 1),
         ("meridian-policy", 1),
         ("meridian-gossip", 1),

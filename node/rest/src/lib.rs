@@ -27,6 +27,7 @@ mod files;
 mod metrics;
 mod openapi;
 mod server;
+mod unread;
 mod users;
 
 pub use admin::{AdminKeys, DrainRequest, NodeView, Readiness};

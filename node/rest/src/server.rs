@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use meridian_linger::{Linger, Owed};
 use meridian_object::Objects;
 use meridian_replication::Replication;
 use meridian_sigv4::Verifier;
@@ -26,6 +29,7 @@ use crate::buckets;
 use crate::files;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::openapi;
+use crate::unread::end_with_unread_body;
 use crate::users;
 
 /// How long a connection may take to send a request's head.
@@ -81,7 +85,13 @@ pub async fn serve(config: RestConfig, listener: TcpListener, shutdown: impl Fut
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let (owed, service) = (Owed::default(), service.clone());
+        let stream = Linger::new(stream, owed.clone());
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(owed.clone());
+            service.call(request)
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             let _permit = permit;
@@ -131,6 +141,7 @@ fn router(config: &RestConfig) -> Router {
         .method_not_allowed_fallback(|| async {
             admin::refuse(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
         })
+        .layer(from_fn(end_with_unread_body))
         .layer(from_fn_with_state(Arc::clone(&config.metrics), count))
 }
 
