@@ -76,6 +76,14 @@ class TestLists:
         with refused(400, "InvalidArgument"):
             s3.put_bucket_acl(Bucket=bucket, AccessControlPolicy=policy)
 
+    def test_a_document_without_an_owner_or_beside_headers(self, s3, raw, bucket):
+        grants_of_bob = [{"Grantee": {"Type": "CanonicalUser", "ID": "bob"}, "Permission": "READ"}]
+        with refused(400, "MalformedACLError"):
+            s3.put_bucket_acl(Bucket=bucket, AccessControlPolicy={"Grants": grants_of_bob})
+        document = b"<AccessControlPolicy><Owner><ID>ann</ID></Owner><AccessControlList/></AccessControlPolicy>"
+        answer = raw("PUT", f"/{bucket}?acl", {"x-amz-acl": "private"}, document)
+        assert (answer.status, answer.code) == (400, "UnexpectedContent")
+
     def test_an_unknown_permission(self, raw, bucket):
         document = (b'<AccessControlPolicy xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><Owner><ID>ann</ID></Owner><AccessControlList><Grant>'
                     b'<Grantee xsi:type="CanonicalUser"><ID>bob</ID></Grantee><Permission>EVERYTHING</Permission></Grant></AccessControlList></AccessControlPolicy>')

@@ -268,6 +268,40 @@ def test_a_refresh_of_everything(s3, versioned):
     assert len(asked) > 15
 
 
+def test_an_upload_tells_when_it_is_given_up(s3, bucket):
+    rule = {"ID": "parts", "Status": "Enabled", "Filter": {"Prefix": "a/"}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    answer = s3.create_multipart_upload(Bucket=bucket, Key="a/k")
+    assert answer["AbortRuleId"] == "parts" and (answer["AbortDate"].hour, answer["AbortDate"].minute) == (0, 0)
+    assert "AbortDate" not in s3.create_multipart_upload(Bucket=bucket, Key="k")
+
+
+def test_names_that_s3_keeps_for_itself(raw):
+    for name in ("xn--name", "sthree-name", "amzn-s3-demo-name", "name-s3alias", "name--ol-s3", "name.mrap", "name--x-s3", "name--table-s3"):
+        answer = raw("PUT", f"/{name}")
+        assert (answer.status, answer.code) == (400, "InvalidBucketName"), name
+
+
+def test_logs_go_to_a_bucket_that_is_there(s3, bob, bucket):
+    def to(target):
+        s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": {"TargetBucket": target, "TargetPrefix": "l/"}})
+
+    with refused(400, "InvalidTargetBucketForLogging"):
+        to(fresh_name())
+    others = fresh_name()
+    bob.create_bucket(Bucket=others)
+    with refused(400, "InvalidTargetBucketForLogging"):
+        to(others)
+    to(bucket)
+    assert s3.get_bucket_logging(Bucket=bucket)["LoggingEnabled"]["TargetBucket"] == bucket
+
+
+@pytest.mark.parametrize("kind", ["metrics", "analytics", "inventory", "intelligent-tiering"])
+def test_a_delete_of_what_is_never_there(raw, bucket, kind):
+    answer = raw("DELETE", f"/{bucket}?{kind}&id=x")
+    assert (answer.status, answer.code) == (404, "NoSuchConfiguration")
+
+
 def test_an_unfinished_upload_keeps_no_bucket(s3, bucket):
     s3.create_multipart_upload(Bucket=bucket, Key="k")
     assert status(s3.delete_bucket(Bucket=bucket)) == 204

@@ -104,8 +104,46 @@ def test_two_checksums(raw, bucket):
 
 def test_a_client_without_checksums(clients, bucket):
     plain = clients(request_checksum_calculation="when_required", response_checksum_validation="when_required")
-    plain.put_object(Bucket=bucket, Key="k", Body=b"123456789")
+    put = plain.put_object(Bucket=bucket, Key="k", Body=b"123456789")
     assert body(plain.get_object(Bucket=bucket, Key="k")) == b"123456789"
+    head = plain.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    for answer in (put, head):
+        assert (answer["ChecksumCRC64NVME"], answer["ChecksumType"]) == (base64_of("CRC64NVME"), "FULL_OBJECT")
+    assert plain.list_objects_v2(Bucket=bucket)["Contents"][0]["ChecksumAlgorithm"] == ["CRC64NVME"]
+    copied = plain.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "k"})["CopyObjectResult"]
+    assert copied["ChecksumCRC64NVME"] == base64_of("CRC64NVME")
+
+
+def test_parts_without_checksums(clients, bucket):
+    plain = clients(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+    named = {"Bucket": bucket, "Key": "k"}
+    named["UploadId"] = plain.create_multipart_upload(**named)["UploadId"]
+    data, parts = [b"a" * (5 << 20), b"123456789"], []
+    for number, part in enumerate(data, 1):
+        sent = plain.upload_part(**named, PartNumber=number, Body=part)
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    assert sent["ChecksumCRC64NVME"] == base64_of("CRC64NVME")
+    done = plain.complete_multipart_upload(**named, MultipartUpload={"Parts": parts})
+    whole = plain.put_object(Bucket=bucket, Key="whole", Body=b"".join(data))
+    assert (done["ChecksumCRC64NVME"], done["ChecksumType"]) == (whole["ChecksumCRC64NVME"], "FULL_OBJECT")
+
+
+@pytest.mark.parametrize("said, more", [("CRC32", {}), ("CRC32", {"x-amz-checksum-sha1": "SHA1"}), ("MD4", {"x-amz-checksum-sha1": "SHA1"}), ("MD4", {})])
+def test_an_announced_checksum_that_does_not_come(raw, bucket, said, more):
+    more = {name: base64_of(algorithm) for name, algorithm in more.items()}
+    answer = raw("PUT", f"/{bucket}/k", {"x-amz-sdk-checksum-algorithm": said, **more}, b"123456789")
+    assert (answer.status, answer.code) == (400, "InvalidRequest")
+
+
+def test_a_list_of_deletes_needs_a_digest(raw, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k")
+    document = b"<Delete><Object><Key>k</Key></Object></Delete>"
+    answer = raw("POST", f"/{bucket}?delete", body=document)
+    assert (answer.status, answer.code) == (400, "InvalidRequest")
+    digest = base64.b64encode(hashlib.md5(document).digest()).decode()
+    assert raw("POST", f"/{bucket}?delete", {"Content-MD5": digest}, document).status == 200
+    with refused(404):
+        s3.head_object(Bucket=bucket, Key="k")
 
 
 class TestContentMd5:
@@ -129,6 +167,17 @@ class TestPayloadHash:
         assert answer.code in ("XAmzContentSHA256Mismatch",) and answer.status == 400
         with refused(404):
             s3.head_object(Bucket=bucket, Key="k")
+
+    @pytest.mark.parametrize("path", ["", "?acl", "?tagging", "/k", "/k?tagging"])
+    def test_of_a_body_that_does_not_come(self, raw, bucket, path):
+        answer = raw("PUT", f"/{bucket}{path}", {"x-amz-content-sha256": hashlib.sha256(b"other").hexdigest()})
+        assert (answer.status, answer.code) == (400, "XAmzContentSHA256Mismatch")
+
+    @pytest.mark.parametrize("kind", ["STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "STREAMING-X"])
+    @pytest.mark.parametrize("path", ["", "?acl", "?tagging", "/k?tagging"])
+    def test_documents_do_not_come_in_chunks(self, raw, bucket, path, kind):
+        answer = raw("PUT", f"/{bucket}{path}", {"x-amz-content-sha256": kind, "x-amz-decoded-content-length": "3"}, b"3\r\nabc\r\n0\r\n\r\n")
+        assert answer.status in (400, 403) and answer.code in ("InvalidArgument", "InvalidRequest"), answer.body
 
     def test_what_is_none(self, raw, bucket):
         answer = raw("PUT", f"/{bucket}/k", {"x-amz-content-sha256": "nonsense"}, b"bar")

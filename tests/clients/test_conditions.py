@@ -123,6 +123,12 @@ class TestDelete:
             s3.delete_object(Bucket=bucket, Key="k", IfMatch=OTHER)
         assert status(s3.delete_object(Bucket=bucket, Key="k", IfMatch=etag)) == 204
 
+    def test_nothing_is_no_object(self, s3, bucket):
+        with refused(412, "PreconditionFailed"):
+            s3.delete_object(Bucket=bucket, Key="none", IfMatch="*")
+        answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "none", "ETag": "*"}, {"Key": "other"}]})
+        assert ([error["Code"] for error in answer["Errors"]], [gone["Key"] for gone in answer["Deleted"]]) == (["PreconditionFailed"], ["other"])
+
     def test_star_is_any_object(self, s3, bucket, etag):
         assert status(s3.delete_object(Bucket=bucket, Key="k", IfMatch="*")) == 204
         with refused(404):

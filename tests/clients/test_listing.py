@@ -202,8 +202,8 @@ class TestEncoding:
         for form in ("", "list-type=2&"):
             answer = raw("GET", f"/{name}?{form}encoding-type=url&prefix=a%20b%2F")
             text = answer.body.decode()
-            assert "<EncodingType>url</EncodingType>" in text and "<Key>a%20b/c%2Bd</Key>" in text and "<Key>a%20b/%25</Key>" in text
-            assert "<Prefix>a%20b/</Prefix>" in text
+            assert "<EncodingType>url</EncodingType>" in text and "<Key>a+b/c%2Bd</Key>" in text and "<Key>a+b/%25</Key>" in text
+            assert "<Prefix>a+b/</Prefix>" in text
             answer = raw("GET", f"/{name}?{form}encoding-type=url&delimiter=%2F")
             assert "<Prefix>%C3%BC/</Prefix>" in answer.body.decode()
 

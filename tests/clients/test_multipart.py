@@ -390,6 +390,17 @@ class TestChecksums:
         with refused(400, "InvalidPart"):
             upload.complete([{**upload.parts[0], "ChecksumSHA256": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}])
 
+    @pytest.mark.parametrize("algorithm, kind, refusal", [("SHA256", "COMPOSITE", True), ("CRC32", "COMPOSITE", True), ("CRC32", "FULL_OBJECT", False), ("CRC64NVME", "FULL_OBJECT", False)])
+    def test_a_complete_without_the_checksums_of_its_parts(self, s3, bucket, algorithm, kind, refusal):
+        upload = Upload(s3, bucket, "k", ChecksumAlgorithm=algorithm, ChecksumType=kind)
+        upload.part(1, b"x", ChecksumAlgorithm=algorithm)
+        bare = [{"PartNumber": 1, "ETag": upload.parts[0]["ETag"]}]
+        if not refusal:
+            assert upload.complete(bare)["ChecksumType"] == kind
+            return
+        with refused(400, "InvalidRequest"):
+            upload.complete(bare)
+
     def test_a_part_of_another_algorithm(self, s3, bucket):
         upload = Upload(s3, bucket, "k", ChecksumAlgorithm="SHA256")
         with refused(400, "InvalidRequest"):

@@ -1,11 +1,14 @@
 //! Who may do what over real sockets: lists, policies, blocks, and a bucket's configuration.
 
 use anyhow::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use md5::{Digest, Md5};
 use meridian_tests::{Answer, Cluster, ClusterOptions, S3, Shape};
 use serde_json::{Value, json};
 
@@ -146,7 +149,8 @@ async fn lists_policies_and_blocks_decide_and_configuration_is_told_back() -> Re
     let deny = json!({ "Statement": statement("Deny", "s3:DeleteObject", "arn:aws:s3:::photos/open", json!({})) });
     put(ann, "/photos?policy", &[], deny.to_string()).await?.ok()?;
     let names = "<Delete><Object><Key>open</Key></Object><Object><Key>private</Key></Object></Delete>";
-    let deleted = ann.call(Method::POST, "/photos?delete", &[], names).await?.ok()?;
+    let digest = BASE64.encode(Md5::digest(names));
+    let deleted = ann.call(Method::POST, "/photos?delete", &[("content-md5", &digest)], names).await?.ok()?;
     assert_eq!(
         (deleted.elements("Key"), deleted.elements("Code")),
         (vec!["private".into(), "open".into()], vec!["AccessDenied".into()])

@@ -28,6 +28,9 @@ use crate::{
 };
 use meridian_meta::ReadView;
 
+/// Of parts that come without a checksum, in an upload that asks for none.
+const ALGORITHM_DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
+
 #[derive(Debug, Clone)]
 pub struct CreateUploadRequest {
     pub bucket: BucketName,
@@ -178,17 +181,15 @@ impl Objects {
         let bucket = inner.bucket_row(&bucket).await?;
         let (row, _) = inner.upload_row(bucket.id, &key, upload).await?;
         let new = inner.encryption_of_upload(bucket.id, &row, customer)?;
-        let (body, finish) = match (row.checksum, finish) {
-            (Some(wanted), None) => {
-                let (body, finish) = computed_checksum(wanted.algorithm, body);
-                (body, Some(finish))
-            }
-            (_, finish) => (body, finish),
+        let (body, finish) = match finish {
+            // What comes without a checksum gets the one that its object shall have (S3).
+            None => computed_checksum(row.checksum.map_or(ALGORITHM_DEFAULT, |wanted| wanted.algorithm), body),
+            Some(finish) => (body, finish),
         };
         let cipher = new.as_ref().map(|new| BodyCipher { key: Arc::clone(&new.key), part: number });
         let stored = store_body(inner, inner.code_of(&bucket), body, length, PART_SIZE_MAX, cipher).await?;
         check_md5(content_md5, stored.md5)?;
-        let checksums = finish.map_or(Ok(Vec::new()), |finish| finish())?;
+        let checksums = finish()?;
         check_algorithm(row.checksum, &checksums)?;
         let etag = NewEncryption::etag(new.as_ref(), stored.md5);
         let (size, stored_at) = (stored.size, inner.clock.wall());
@@ -309,6 +310,15 @@ fn check_algorithm(wanted: Option<UploadChecksum>, given: &[Checksum]) -> Result
     }
 }
 
+fn missing_checksum(algorithm: ChecksumAlgorithm, number: u16) -> ObjectError {
+    let message = format!(
+        "The upload was created using a {} checksum. The complete request must include the checksum for each part. It \
+         was missing for part {number} in the request.",
+        name(algorithm)
+    );
+    ObjectError::Refused { code: "InvalidRequest", message }
+}
+
 fn name(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {
         ChecksumAlgorithm::Crc32 => "crc32",
@@ -330,8 +340,15 @@ fn assembled_checksums(
         let Some(part) = stored.get(&chosen.number) else { return Ok(Vec::new()) };
         parts.push((part, chosen));
     }
+    let is_composite = wanted.is_some_and(|wanted| wanted.composite);
     for (part, chosen) in &parts {
-        let Some(said) = &chosen.checksum else { continue };
+        let Some(said) = &chosen.checksum else {
+            // A checksum of the parts' checksums says nothing unless the client tells what it has sent (S3).
+            if let Some(wanted) = wanted.filter(|_| is_composite) {
+                return Err(missing_checksum(wanted.algorithm, chosen.number));
+            }
+            continue;
+        };
         let kept = part.checksums.iter().find(|kept| kept.algorithm == said.algorithm);
         if kept.is_some_and(|kept| kept.value != said.value) {
             return Err(ObjectError::InvalidPart(chosen.number));

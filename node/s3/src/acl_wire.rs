@@ -47,6 +47,13 @@ impl<'a> AclRequest<'a> {
     /// `InvalidArgument`, `InvalidRequest`, `UnresolvableGrantByEmailAddress`, `MalformedACLError`.
     pub fn resolve(&self, objects: &Objects, owner: &str, bucket_owner: &str) -> S3Result<Option<Acl>> {
         let by_headers = self.headers.iter().any(Option::is_some);
+        if self.document.is_some() && (by_headers || self.canned.is_some()) {
+            return Err(error_with_status(
+                "UnexpectedContent",
+                StatusCode::BAD_REQUEST,
+                "This request does not support content",
+            ));
+        }
         if by_headers && self.canned.is_some() {
             return Err(invalid_request("Specifying both Canned ACLs and Header Grants is not allowed"));
         }
@@ -64,9 +71,8 @@ impl<'a> AclRequest<'a> {
             return Acl::new(grants).map(Some).map_err(|failure| malformed(&failure.to_string()));
         }
         let Some(document) = self.document else { return Ok(None) };
-        if let Some(named) = document.owner.as_ref().and_then(|owner| owner.id.as_deref())
-            && named != owner
-        {
+        let named_owner = document.owner.as_ref().and_then(|owner| owner.id.as_deref());
+        if named_owner.ok_or_else(|| malformed("a list names its owner"))? != owner {
             return Err(access_denied());
         }
         let grants = document.grants.iter().flatten().map(|grant| {

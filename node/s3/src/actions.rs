@@ -85,6 +85,10 @@ pub(crate) fn rule_of(operation: &str, versioned: bool) -> Option<Rule> {
         "PutBucketRequestPayment" => ("s3:PutBucketRequestPayment", owner),
         "GetBucketReplication" => ("s3:GetReplicationConfiguration", owner),
         "PutBucketReplication" | "DeleteBucketReplication" => ("s3:PutReplicationConfiguration", owner),
+        "DeleteBucketAnalyticsConfiguration" => ("s3:PutAnalyticsConfiguration", owner),
+        "DeleteBucketInventoryConfiguration" => ("s3:PutInventoryConfiguration", owner),
+        "DeleteBucketMetricsConfiguration" => ("s3:PutMetricsConfiguration", owner),
+        "DeleteBucketIntelligentTieringConfiguration" => ("s3:PutIntelligentTieringConfiguration", owner),
         "GetBucketAnalyticsConfiguration" | "ListBucketAnalyticsConfigurations" => {
             ("s3:GetAnalyticsConfiguration", owner)
         }

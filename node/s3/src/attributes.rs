@@ -84,16 +84,22 @@ fn parse_tagging(header: &str) -> S3Result<Vec<(String, String)>> {
             |text: &str| url_decode(text).ok_or_else(|| invalid_argument("x-amz-tagging", "is not URL-encoded"));
         tags.push((decoded(name)?, decoded(value)?));
     }
+    let is_repeated = |(at, (name, _)): (usize, &(String, String))| tags[..at].iter().any(|(other, _)| other == name);
+    if tags.iter().enumerate().any(is_repeated) {
+        let text = "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without \
+                    tag name duplicates.";
+        return Err(error(s3s::S3ErrorCode::InvalidArgument, text));
+    }
     check_tags(&tags)?;
     Ok(tags)
 }
 
 /// # Errors
-/// `InvalidTag`.
+/// `InvalidTag`, `BadRequest` for too many.
 pub(crate) fn check_tags(tags: &[(String, String)]) -> S3Result<()> {
     let invalid = |message: &str| Err(error(s3s::S3ErrorCode::InvalidTag, message));
     if tags.len() > TAGS_MAX {
-        return invalid("Object tags cannot be greater than 10");
+        return Err(error_with_status("BadRequest", StatusCode::BAD_REQUEST, "Object tags cannot be greater than 10"));
     }
     for (index, (name, value)) in tags.iter().enumerate() {
         if name.is_empty() || name.chars().count() > TAG_NAME_LENGTH_MAX || !name.chars().all(is_tag_char) {

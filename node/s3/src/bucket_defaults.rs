@@ -52,6 +52,34 @@ answers! {
         => Ok(dto::ListBucketMetricsConfigurationsOutput { is_truncated: Some(false), ..Default::default() });
 }
 
+macro_rules! absent_deletes {
+    ($($method:ident, $input:ident, $output:ident;)*) => {
+        impl Gateway {
+            $(
+                /// Nothing of this kind is ever there.
+                pub(crate) async fn $method(
+                    &self,
+                    request: S3Request<dto::$input>,
+                ) -> S3Result<S3Response<dto::$output>> {
+                    self.existing(&request.extensions, &request.input.bucket, None).await?;
+                    Err(no_such_configuration())
+                }
+            )*
+        }
+    };
+}
+
+absent_deletes! {
+    on_delete_bucket_analytics_configuration, DeleteBucketAnalyticsConfigurationInput,
+        DeleteBucketAnalyticsConfigurationOutput;
+    on_delete_bucket_inventory_configuration, DeleteBucketInventoryConfigurationInput,
+        DeleteBucketInventoryConfigurationOutput;
+    on_delete_bucket_metrics_configuration, DeleteBucketMetricsConfigurationInput,
+        DeleteBucketMetricsConfigurationOutput;
+    on_delete_bucket_intelligent_tiering_configuration, DeleteBucketIntelligentTieringConfigurationInput,
+        DeleteBucketIntelligentTieringConfigurationOutput;
+}
+
 fn no_such_configuration() -> S3Error {
     error_with_status("NoSuchConfiguration", StatusCode::NOT_FOUND, "The specified configuration does not exist.")
 }

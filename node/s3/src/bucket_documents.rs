@@ -5,7 +5,7 @@
 //! its own error.
 
 use http::StatusCode;
-use meridian_object::{BucketRow, DefaultEncryption, DocumentKind};
+use meridian_object::{BucketRow, DefaultEncryption, DocumentKind, ObjectError};
 use s3s::dto;
 use s3s::xml::{Deserialize, Serialize};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
@@ -15,6 +15,7 @@ use crate::errors::{error, error_with_status, invalid_request, object_error};
 use crate::gateway::Gateway;
 use crate::lifecycle::checked_lifecycle;
 use crate::sse::{configuration_of, default_of};
+use crate::wire_values::bucket_name;
 
 /// Most rules of a CORS configuration (S3).
 const CORS_RULES_MAX: usize = 100;
@@ -66,8 +67,6 @@ documents! {
     on_put_bucket_notification_configuration, PutBucketNotificationConfigurationInput,
         PutBucketNotificationConfigurationOutput, Notification,
         |input, row| kept_unless_empty(&checked_notification(input.notification_configuration)?)?;
-    on_put_bucket_logging, PutBucketLoggingInput, PutBucketLoggingOutput, Logging,
-        |input, row| Some(to_text(&input.bucket_logging_status)?);
     on_put_bucket_website, PutBucketWebsiteInput, PutBucketWebsiteOutput, Website,
         |input, row| Some(to_text(&checked_website(input.website_configuration)?)?);
     on_delete_bucket_website, DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput, Website, |input, row| None;
@@ -76,6 +75,32 @@ documents! {
         |input, row| Some(to_text(&checked_accelerate(input.accelerate_configuration)?)?);
     on_put_bucket_request_payment, PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput, RequestPayment,
         |input, row| Some(to_text(&checked_payment(input.request_payment_configuration)?)?);
+}
+
+impl Gateway {
+    /// Logs go to a bucket that is there and belongs to the same account (S3).
+    pub(crate) async fn on_put_bucket_logging(
+        &self,
+        request: S3Request<dto::PutBucketLoggingInput>,
+    ) -> S3Result<S3Response<dto::PutBucketLoggingOutput>> {
+        let S3Request { input, extensions, .. } = request;
+        let row = self.bucket_row(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
+        if let Some(enabled) = &input.bucket_logging_status.logging_enabled {
+            let absent = "The target bucket for logging does not exist";
+            let refused = |text| error(S3ErrorCode::InvalidTargetBucketForLogging, text);
+            let target = bucket_name(&enabled.target_bucket).map_err(|_| refused(absent))?;
+            let target = self.objects.head_bucket(&target).await.map_err(|failure| match failure {
+                ObjectError::NoSuchBucket(_) => refused(absent),
+                failure => object_error(failure, None),
+            })?;
+            if target.owner != row.owner {
+                return Err(refused("The owner for the bucket to be logged and the target bucket must be the same."));
+            }
+        }
+        let text = to_text(&input.bucket_logging_status)?;
+        self.set_document(&extensions, &row.name, DocumentKind::Logging, Some(text)).await?;
+        Ok(S3Response::new(dto::PutBucketLoggingOutput::default()))
+    }
 }
 
 macro_rules! answers {

@@ -13,12 +13,20 @@ use crate::errors::{already_owned, error, invalid_argument, object_error};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::wire_values::{bucket_name, open_token, timestamp, token};
 
+/// Beginnings and ends of names that S3 keeps for itself.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
+const RESERVED_PREFIXES: [&str; 3] = ["xn--", "sthree-", "amzn-s3-demo-"];
+const RESERVED_SUFFIXES: [&str; 5] = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
+
 /// No label of a name begins or ends with a dash: such a bucket could have no host of its own.
 ///
 /// # Errors
 /// `InvalidBucketName`.
 fn check_new_name(name: &str) -> S3Result<()> {
-    if name.contains(".-") || name.contains("-.") {
+    let is_reserved = RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+    if is_reserved || name.contains(".-") || name.contains("-.") {
         return Err(error(S3ErrorCode::InvalidBucketName, "The specified bucket is not valid."));
     }
     Ok(())

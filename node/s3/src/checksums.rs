@@ -12,7 +12,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use meridian_object::{
     BodyFinish, ByteStream, Checksum, ChecksumAlgorithm, CopyDigest, Hasher, ObjectError, StreamError, UploadChecksum,
     computed_checksum,
@@ -33,6 +33,11 @@ pub(crate) const ALGORITHMS: [ChecksumAlgorithm; 5] = [
     ChecksumAlgorithm::Sha1,
     ChecksumAlgorithm::Sha256,
 ];
+
+/// Of what comes without one (S3).
+const ALGORITHM_DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
+/// Says which checksum the client's library has made.
+pub(crate) const SDK_ALGORITHM: &str = "x-amz-sdk-checksum-algorithm";
 
 /// S3's name of an algorithm, `CRC32`.
 pub(crate) fn name(algorithm: ChecksumAlgorithm) -> &'static str {
@@ -174,7 +179,27 @@ pub(crate) fn promised(headers: &HeaderMap) -> S3Result<Option<Promised>> {
         let text = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
         return Err(invalid_request(text));
     }
-    Ok(found.pop())
+    let found = found.pop();
+    if let Some(said) = headers.get(SDK_ALGORITHM) {
+        check_sdk_algorithm(said, found.as_ref())?;
+    }
+    Ok(found)
+}
+
+/// # Errors
+/// `InvalidRequest` when there is no such checksum, or another one.
+fn check_sdk_algorithm(said: &HeaderValue, found: Option<&Promised>) -> S3Result<()> {
+    let said = said.to_str().unwrap_or_default();
+    let known = ALGORITHMS.into_iter().find(|algorithm| name(*algorithm).eq_ignore_ascii_case(said));
+    let invalid = || invalid_request(format!("Value for {SDK_ALGORITHM} header is invalid."));
+    let known = known.ok_or_else(invalid)?;
+    match found {
+        None => Err(invalid_request(format!(
+            "{SDK_ALGORITHM} specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found."
+        ))),
+        Some(found) if found.algorithm != known => Err(invalid()),
+        Some(_) => Ok(()),
+    }
 }
 
 /// A body whose checksum is computed as it is read, and the comparison that ends it.
@@ -212,6 +237,15 @@ pub(crate) fn verified(
     });
     let computed = move || hasher.lock().take().map(Hasher::finish).unwrap_or_default();
     VerifiedBody { stream: Box::pin(stream), finish: Some(finish_with(promised, trailers, computed)) }
+}
+
+/// Gives a body that nothing is promised of the checksum that S3 gives such an object.
+pub(crate) fn with_default(body: VerifiedBody) -> VerifiedBody {
+    if body.finish.is_some() {
+        return body;
+    }
+    let (stream, finish) = computed_checksum(ALGORITHM_DEFAULT, body.stream);
+    VerifiedBody { stream, finish: Some(finish) }
 }
 
 /// Computes a checksum of bytes that go by: nothing is promised of them, so nothing is compared.

@@ -1,11 +1,13 @@
 //! DeleteObject and DeleteObjects.
 
-use meridian_object::{Condition, DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome, Wanted};
+use http::HeaderMap;
+use meridian_object::{Condition, DELETES_IN_REQUEST_MAX, DeleteItem, DeleteOutcome, ObjectError, Wanted};
 use s3s::dto;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::auth::context_of;
-use crate::errors::{access_denied, error, object_error};
+use crate::checksums::{ALGORITHMS, header};
+use crate::errors::{access_denied, error, invalid_request, object_error};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::versioning::{version_id, version_text};
 use crate::wire_values::{object_key, unix_ms};
@@ -28,7 +30,9 @@ impl Gateway {
             condition: delete_condition(etag, input.if_match_size, input.if_match_last_modified_time.as_ref()),
             bypass_governance: input.bypass_governance_retention == Some(true),
         };
+        let wants_any = wants_any(&item);
         let outcome = self.objects.delete(&bucket, item).await.map_err(failed(&extensions))?;
+        found_if_wanted(wants_any, &outcome)?;
         Ok(S3Response::new(dto::DeleteObjectOutput {
             delete_marker: outcome.marker.then_some(true),
             version_id: version_text(outcome.version),
@@ -41,7 +45,8 @@ impl Gateway {
         &self,
         request: S3Request<dto::DeleteObjectsInput>,
     ) -> S3Result<S3Response<dto::DeleteObjectsOutput>> {
-        let S3Request { input, extensions, .. } = request;
+        let S3Request { input, headers, extensions, .. } = request;
+        check_digest_given(&headers)?;
         let count = input.delete.objects.len();
         if count == 0 || count > DELETES_IN_REQUEST_MAX {
             let text = "A delete must name between 1 and 1000 keys.";
@@ -65,9 +70,10 @@ impl Gateway {
         for (named, item) in parsed {
             let outcome = match item {
                 Err(refused) => Err(refused),
-                Ok(_) => {
+                Ok(item) => {
                     let outcome = outcomes.next().expect("one answer per item");
-                    outcome.map_err(|failure| object_error(failure, context))
+                    let outcome = outcome.map_err(|failure| object_error(failure, context));
+                    outcome.and_then(|outcome| found_if_wanted(wants_any(&item), &outcome).map(|()| outcome))
                 }
             };
             match outcome {
@@ -119,6 +125,34 @@ fn parse(object: dto::ObjectIdentifier, bypass_governance: bool) -> (Named, S3Re
         Ok(DeleteItem { key, version, condition, bypass_governance })
     });
     (Named { key: object.key, version: object.version_id }, item)
+}
+
+/// A list of keys that arrives changed would delete others.
+///
+/// # Errors
+/// `InvalidRequest` without a digest of the body.
+fn check_digest_given(headers: &HeaderMap) -> S3Result<()> {
+    let is_given = headers.contains_key("content-md5")
+        || ALGORITHMS.into_iter().any(|algorithm| headers.contains_key(header(algorithm)));
+    let text = "Missing required header for this request: Content-MD5 OR x-amz-checksum-*";
+    if is_given { Ok(()) } else { Err(invalid_request(text)) }
+}
+
+/// Whether a delete demands an object, whichever it is.
+fn wants_any(item: &DeleteItem) -> bool {
+    matches!(&item.condition, Condition::Matches(wanted) if wanted.etag.as_deref() == Some("*"))
+}
+
+/// A conditional delete of nothing changes nothing, so that it can still be told that this is not what was wanted.
+///
+/// # Errors
+/// `PreconditionFailed`.
+fn found_if_wanted(wants_any: bool, outcome: &DeleteOutcome) -> S3Result<()> {
+    if wants_any && !outcome.existed {
+        Err(object_error(ObjectError::PreconditionFailed("If-Match"), None))
+    } else {
+        Ok(())
+    }
 }
 
 /// What a delete demands of the object.

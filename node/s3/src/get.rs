@@ -5,7 +5,7 @@ use std::ops::Range;
 use futures::TryStreamExt;
 use http::Extensions;
 use http::header::RANGE;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use meridian_object::{ByteStream, Checksum, GetRequest, ObjectInfo};
@@ -141,7 +141,7 @@ impl Gateway {
         let told = told_checksums(&info, &range, input.part_number, input.checksum_mode.as_ref());
         let is_told = told.iter().any(Option::is_some);
         let [crc32, crc32c, crc64nvme, sha1, sha256] = told;
-        let answer = S3Response::new(dto::HeadObjectOutput {
+        let mut answer = S3Response::new(dto::HeadObjectOutput {
             expiration,
             replication_status,
             accept_ranges: Some("bytes".to_owned()),
@@ -173,6 +173,9 @@ impl Gateway {
             checksum_sha256: sha256,
             ..Default::default()
         });
+        if let Some(count) = tag_count(&info) {
+            answer.headers.insert("x-amz-tagging-count", HeaderValue::from(count)); // s3s does not know it of HEAD
+        }
         Ok(sse::told(answer, info.attributes.encryption.as_deref(), &headers))
     }
 }

@@ -20,6 +20,8 @@ const RULES_MAX: usize = 1000;
 const ID_LENGTH_MAX: usize = 255;
 /// Most versions that a rule may keep beyond the current one (S3).
 const NEWER_VERSIONS_MAX: i32 = 100;
+/// Least age of an object that goes to a class of infrequent access, in days (S3).
+const INFREQUENT_DAYS_MIN: i32 = 30;
 /// Most tags of one filter.
 const FILTER_TAGS_MAX: usize = 10;
 
@@ -149,6 +151,12 @@ fn check_transitions(rule: &dto::LifecycleRule) -> S3Result<()> {
         }
         match (transition.days, &transition.date) {
             (Some(days), None) if days < 0 => return Err(invalid("'Days' for Transition action must be nonnegative")),
+            (Some(days), None) if days < INFREQUENT_DAYS_MIN && is_infrequent(class.as_str()) => {
+                return Err(invalid(&format!(
+                    "'Days' in Transition action must be greater than or equal to {INFREQUENT_DAYS_MIN} for storageClass '{}'",
+                    class.as_str()
+                )));
+            }
             (Some(_), None) => {}
             (None, Some(date)) => check_midnight("Date", date)?,
             _ => return Err(malformed()),
@@ -167,6 +175,10 @@ fn check_transitions(rule: &dto::LifecycleRule) -> S3Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_infrequent(class: &str) -> bool {
+    matches!(class, "STANDARD_IA" | "ONEZONE_IA")
 }
 
 fn check_class(class: &str) -> S3Result<()> {

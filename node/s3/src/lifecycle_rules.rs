@@ -10,6 +10,8 @@ use s3s::dto;
 use crate::document_xml::from_text;
 use crate::wire_values::{http_date, unix_ms};
 
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
 /// The enabled rules of a document.
 pub fn lifecycle_rules(text: &str) -> Vec<LifecycleRule> {
     match from_text::<dto::BucketLifecycleConfiguration>(text) {
@@ -81,6 +83,19 @@ pub(crate) fn expiration_of(
     Some(format!("expiry-date=\"{}\", rule-id=\"{id}\"", http_date(at)))
 }
 
+/// When an upload is given up if it is not complete by then, and by which rule: at the midnight that ends its last day.
+pub(crate) fn abort_of(bucket: &BucketRow, key: &str, initiated_unix_ms: u64) -> Option<(u64, String)> {
+    let rules = lifecycle_rules(bucket.settings.document(DocumentKind::Lifecycle)?);
+    abort_by(&rules, key, initiated_unix_ms)
+}
+
+fn abort_by(rules: &[LifecycleRule], key: &str, initiated_unix_ms: u64) -> Option<(u64, String)> {
+    let rules = rules.iter().filter(|rule| key.starts_with(&rule.filter.prefix));
+    let (days, id) = rules.filter_map(|rule| Some((rule.abort_days?, rule.id.clone()))).min()?;
+    let at = initiated_unix_ms.saturating_add(u64::from(days) * DAY_MS);
+    Some((at.div_ceil(DAY_MS) * DAY_MS, id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +130,7 @@ mod tests {
         assert_eq!((rules[1].filter.prefix.as_str(), rules[1].expiration), ("q", Some(Expiry::At(2 * 86_400_000))));
         assert!(rules[2].lone_markers && rules[2].expiration.is_none() && rules[2].abort_days == Some(7));
         assert!(lifecycle_rules("<a").is_empty());
+        assert_eq!(abort_by(&rules, "k", 5), Some((8 * DAY_MS, "d".to_owned())), "the seventh day is over");
+        assert_eq!(abort_by(&rules[..2], "k", 5), None);
     }
 }

@@ -128,7 +128,7 @@ impl Encoding {
     pub fn text(self, text: &str) -> String {
         match self {
             Self::Plain => text.to_owned(),
-            Self::Url => url_encode(text),
+            Self::Url => url_encode(text).replace("%20", "+"), // as forms do (S3)
         }
     }
 
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(Encoding::of(None).unwrap(), Encoding::Plain);
         assert_eq!(of("url").unwrap(), Encoding::Url);
         assert!(of("base64").is_err() && of("").is_err());
-        assert_eq!(Encoding::Url.prefixes(&["a b/".to_owned()])[0].prefix.as_deref(), Some("a%20b/"));
+        assert_eq!(Encoding::Url.prefixes(&["a b/".to_owned()])[0].prefix.as_deref(), Some("a+b/"));
         assert_eq!(Encoding::Plain.text("a b"), "a b");
     }
 }

@@ -16,7 +16,8 @@ use crate::conditions::{ReadConditions, copy_range, write_condition};
 use crate::copy::source_failure;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed};
-use crate::put::{checksum_texts, checksum_type, sent_length};
+use crate::lifecycle_rules::abort_of;
+use crate::put::{body_length, checksum_texts, checksum_type};
 use crate::sse::told;
 use crate::versioning::version_text;
 use crate::wire_values::{etag, object_key, part_number, timestamp, upload_id, url_encode};
@@ -55,7 +56,11 @@ impl Gateway {
             checksum,
         };
         let outcome = self.objects.create_upload_with_key(create, wish).await.map_err(failed(&extensions))?;
+        let row = context_of(&extensions).and_then(|context| context.bucket());
+        let abort = row.and_then(|row| abort_of(row, &input.key, outcome.initiated.unix_ms()));
         let answer = S3Response::new(dto::CreateMultipartUploadOutput {
+            abort_date: abort.as_ref().map(|(at, _)| timestamp(*at)),
+            abort_rule_id: abort.map(|(_, id)| id),
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(outcome.upload.to_string()),
@@ -80,7 +85,7 @@ impl Gateway {
             number: part_number(input.part_number)?,
             upload: upload_id(&input.upload_id)?,
             body: body.stream,
-            length: sent_length(input.content_length, &headers)?,
+            length: Some(body_length(input.content_length, &headers)?),
             content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
             finish: body.finish,
         };
@@ -236,10 +241,12 @@ pub(crate) fn kind_of(composite: bool) -> dto::ChecksumType {
 }
 
 /// The object's URL, as the client could write it.
-fn location(headers: &HeaderMap, uri: &Uri, bucket: &str, key: &str) -> String {
+pub(crate) fn location(headers: &HeaderMap, uri: &Uri, bucket: &str, key: &str) -> String {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
-    format!("http://{host}/{bucket}/{}", url_encode(key))
+    let in_host = host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.'));
+    let bucket = if in_host { String::new() } else { format!("{bucket}/") };
+    format!("http://{host}/{bucket}{}", url_encode(key))
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! PutObject.
 
 use http::HeaderMap;
-use http::header::TRANSFER_ENCODING;
 use meridian_object::PutRequest;
 use s3s::dto;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::attributes::AttributeHeaders;
 use crate::auth::context_of;
-use crate::checksums::{ALGORITHMS, promised, text, verified};
+use crate::checksums::{ALGORITHMS, promised, text, verified, with_default};
 use crate::conditions::write_condition;
 use crate::errors::{error, invalid_argument, not_implemented};
 use crate::gateway::{Gateway, failed, refuse_subresources};
@@ -47,12 +46,13 @@ impl Gateway {
             legal_hold: input.object_lock_legal_hold_status.map(|status| status.as_str().to_owned()),
         };
         let body = verified(input.body, promised(&headers)?, trailing_headers, context_of(&extensions).cloned());
+        let body = with_default(body);
         let put = PutRequest {
             bucket,
             key,
             attributes: self.with_access(&extensions, &headers, attributes.into_attributes()?).await?,
             body: body.stream,
-            length: sent_length(input.content_length, &headers)?,
+            length: Some(body_length(input.content_length, &headers)?),
             content_md5: input.content_md5.as_deref().map(content_md5).transpose()?,
             condition: write_condition(input.if_match, input.if_none_match)?,
             finish: body.finish,
@@ -79,7 +79,8 @@ impl Gateway {
     }
 }
 
-/// The bytes that an upload announces: without frames, where it is `aws-chunked`.
+/// The bytes that an upload announces: without frames, where it is `aws-chunked`. HTTP's own chunks do not say it, and S3
+/// takes none.
 ///
 /// # Errors
 /// `MissingContentLength` (411).
@@ -93,20 +94,6 @@ pub(crate) fn body_length(content_length: Option<i64>, headers: &HeaderMap) -> S
         Some(length) => u64::try_from(length).map_err(|_| invalid_argument("Content-Length", "must not be negative")),
         None => Err(error(S3ErrorCode::MissingContentLength, "You must provide the Content-Length HTTP header.")),
     }
-}
-
-/// `body_length`, or `None` for a body in HTTP's own chunks, which says itself where it ends: S3 takes none, but clients that
-/// write what they don't know the length of send it.
-///
-/// # Errors
-/// `MissingContentLength` (411) for a body that says neither.
-pub(crate) fn sent_length(content_length: Option<i64>, headers: &HeaderMap) -> S3Result<Option<u64>> {
-    let is_chunked =
-        headers.get(TRANSFER_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if is_chunked && content_length.is_none() && !headers.contains_key("x-amz-decoded-content-length") {
-        return Ok(None);
-    }
-    body_length(content_length, headers).map(Some)
 }
 
 /// The values for s3s's five fields, in the order of `ALGORITHMS`; `parts` counts those of a multipart object.
@@ -134,10 +121,6 @@ mod tests {
         assert_eq!(body_length(Some(5), &headers).unwrap(), 5);
         assert_eq!(body_length(None, &headers).unwrap_err().status_code().unwrap().as_u16(), 411);
         assert!(body_length(Some(-1), &headers).is_err());
-        let chunked: HeaderMap = [(TRANSFER_ENCODING, "chunked".parse().unwrap())].into_iter().collect();
-        assert_eq!(sent_length(None, &chunked).unwrap(), None);
-        assert_eq!(sent_length(Some(5), &headers).unwrap(), Some(5));
-        assert!(sent_length(None, &headers).is_err());
         headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("7"));
         assert_eq!(body_length(None, &headers).unwrap(), 7);
         headers.insert("x-amz-decoded-content-length", HeaderValue::from_static("-7"));

@@ -90,7 +90,7 @@ mod tests {
             (vec![tag(Some("a"), Some("1")), tag(Some("a"), Some("2"))], "InvalidTag"),
             (vec![tag(Some(&"k".repeat(129)), Some("1"))], "InvalidTag"),
             (vec![tag(Some("k"), Some(&"v".repeat(257)))], "InvalidTag"),
-            (many, "InvalidTag"),
+            (many, "BadRequest"),
         ] {
             assert_eq!(tags(set).unwrap_err().code().as_str(), code);
         }

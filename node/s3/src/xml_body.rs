@@ -48,7 +48,7 @@ impl XmlBudget {
     /// Reads a body of `length` announced bytes.
     ///
     /// # Errors
-    /// `MaxMessageLengthExceeded`, `SlowDown`, `IncompleteBody`, `RequestTimeout`, and those of `check`.
+    /// `MaxMessageLengthExceeded`, `SlowDown`, `IncompleteBody`, `RequestTimeout`, and those of `check_digests`.
     pub async fn read<S>(&self, length: u64, headers: &HeaderMap, mut body: S) -> S3Result<(Bytes, XmlPermit)>
     where
         S: Stream<Item = Result<Bytes, StdError>> + Unpin,
@@ -75,18 +75,25 @@ impl XmlBudget {
             return Err(fault_error(&BodyFault::Incomplete));
         }
         let bytes = bytes.freeze();
-        check(headers, &bytes)?;
+        check_digests(headers, &bytes)?;
         Ok((bytes, permit))
     }
 }
 
 /// # Errors
-/// `XAmzContentSHA256Mismatch`, `BadDigest`, `InvalidDigest`, `MalformedXML`.
-fn check(headers: &HeaderMap, bytes: &[u8]) -> S3Result<()> {
+/// `XAmzContentSHA256Mismatch`.
+pub(crate) fn check_payload_hash(headers: &HeaderMap, bytes: &[u8]) -> S3Result<()> {
     let claimed = headers.get(PAYLOAD_HEADER).and_then(|value| PayloadHash::from_hex(value.to_str().ok()?));
-    if claimed.is_some_and(|claimed| claimed != PayloadHash::of(bytes)) {
-        return Err(fault_error(&BodyFault::PayloadHash));
+    match claimed.is_some_and(|claimed| claimed != PayloadHash::of(bytes)) {
+        true => Err(fault_error(&BodyFault::PayloadHash)),
+        false => Ok(()),
     }
+}
+
+/// # Errors
+/// `XAmzContentSHA256Mismatch`, `BadDigest`, `InvalidDigest`, `MalformedXML`.
+pub(crate) fn check_digests(headers: &HeaderMap, bytes: &[u8]) -> S3Result<()> {
+    check_payload_hash(headers, bytes)?;
     if let Some(value) = headers.get("content-md5") {
         let text = value.to_str().unwrap_or_default();
         if content_md5(text)? != <[u8; 16]>::from(Md5::digest(bytes)) {
@@ -163,7 +170,7 @@ mod tests {
             (vec![("x-amz-checksum-crc32", crc(b"x"))], "BadDigest"),
             (vec![("x-amz-trailer", "x-amz-checksum-crc32".to_owned())], "InvalidRequest"),
         ] {
-            assert_eq!(code(check(&headers(&pairs), body)), expected, "{pairs:?}");
+            assert_eq!(code(check_digests(&headers(&pairs), body)), expected, "{pairs:?}");
         }
     }
 
@@ -176,7 +183,7 @@ mod tests {
             ("<!-- --><!entity>", "MalformedXML"),
             ("<!", "MalformedXML"),
         ] {
-            assert_eq!(code(check(&HeaderMap::new(), xml.as_bytes())), expected, "{xml}");
+            assert_eq!(code(check_digests(&HeaderMap::new(), xml.as_bytes())), expected, "{xml}");
         }
     }
 
