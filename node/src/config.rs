@@ -52,6 +52,8 @@ pub struct NodeFile {
     pub rest: RestSection,
     #[serde(default)]
     pub encryption: EncryptionSection,
+    #[serde(default)]
+    pub s3: S3Section,
     /// All datacenters with their nodes, this one included. Addresses of other datacenters' nodes may be those
     /// of a proxy that stands between.
     #[serde(rename = "datacenter")]
@@ -170,6 +172,14 @@ impl Default for LifecycleSection {
     }
 }
 
+/// The S3 port.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3Section {
+    /// Domains whose subdomains are bucket names (virtual-host style), without ports.
+    pub domains: Vec<String>,
+}
+
 /// The REST port.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -276,6 +286,7 @@ pub struct NodeConfig {
     pub lifecycle: LifecycleSection,
     pub rest: RestSection,
     pub encryption: EncryptionSection,
+    pub s3: S3Section,
     pub secrets: Secrets,
 }
 
@@ -413,6 +424,7 @@ impl NodeConfig {
             replication: file.replication,
             lifecycle: file.lifecycle,
             rest: file.rest,
+            s3: file.s3,
             encryption: EncryptionSection { keys: base.join(&file.encryption.keys), ..file.encryption },
             timing: file.timing,
             secrets,
@@ -517,6 +529,7 @@ mod tests {
             lifecycle: LifecycleSection::default(),
             rest: RestSection::default(),
             encryption: EncryptionSection::default(),
+            s3: S3Section::default(),
             timing: TimingSection::default(),
             datacenters: vec![
                 DatacenterSection { id: 1, name: "dc-a".into(), nodes: vec![member(1, "dc-a-1", 9000)] },

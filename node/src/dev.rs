@@ -36,6 +36,7 @@ pub async fn run(args: &DevArgs, ready_file: Option<&Path>) -> Result<ExitCode> 
         config.lifecycle.day_seconds = args.lifecycle_day_seconds.unwrap_or(config.lifecycle.day_seconds);
         config.encryption.make_keys = true;
         config.encryption.customer_keys_over_http = true; // it listens on this machine alone
+        config.s3.domains.push("localhost".to_owned()); // every system resolves its subdomains to itself
     }
     let memory = ProcessMemory::new(&configs[0].limits);
     eprintln!("Starting {} datacenters from {} ...", ready.datacenters.len(), directory.display());

@@ -24,7 +24,7 @@ use crate::address::Address;
 use crate::client::UsageError;
 use crate::config::{
     CONFIG_VERSION, ClusterSection, DatacenterSection, EncryptionSection, LifecycleSection, LimitsSection,
-    MemberSection, NodeFile, NodeSection, ReplicationSection, RestSection, Secrets, TimingSection,
+    MemberSection, NodeFile, NodeSection, ReplicationSection, RestSection, S3Section, Secrets, TimingSection,
 };
 use crate::pki::Authority;
 
@@ -264,6 +264,7 @@ impl ClusterPlan {
             lifecycle: LifecycleSection::default(),
             rest: self.rest,
             encryption: EncryptionSection::default(),
+            s3: S3Section::default(),
             datacenters: datacenters.to_vec(),
         };
         write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)

@@ -454,7 +454,8 @@ fn s3_config(config: &NodeConfig, users: Arc<Users>, metrics: &Arc<NodeMetrics>)
     let limits = GatewayLimits { connections_max: config.limits.s3_connections_max, ..GatewayLimits::default() };
     let observer: Arc<dyn RequestObserver> = Arc::new(S3Requests(Arc::clone(metrics)));
     let customer_keys_over_http = config.encryption.customer_keys_over_http;
-    S3Config { limits, observer: Some(observer), customer_keys_over_http, ..S3Config::new(users) }
+    let domains = config.s3.domains.clone();
+    S3Config { limits, domains, observer: Some(observer), customer_keys_over_http, ..S3Config::new(users) }
 }
 
 /// Counts the S3 gateway's requests.
