@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
@@ -19,14 +19,15 @@ use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result};
 
 use crate::body_in::InboundBody;
-use crate::checksums::{ALGORITHMS, header};
+use crate::checksums::{ALGORITHMS, SDK_ALGORITHM, header};
 use crate::chunked::{ChunkFrames, ChunkSigning};
 use crate::config::GatewayLimits;
 use crate::context::RequestContext;
-use crate::errors::{access_denied, error, error_with_status, invalid_argument, invalid_request, not_implemented};
+use crate::errors::{access_denied, error, error_with_status, invalid_argument, invalid_request};
 use crate::host::Domains;
 use crate::lenient::date_of;
-use crate::xml_body::{XmlBudget, XmlPermit};
+use crate::methods::{Resource, check_method};
+use crate::xml_body::{XmlBudget, XmlPermit, check_digests, check_payload_hash};
 
 /// The longest life of a presigned URL: seven days (S3).
 const PRESIGNED_EXPIRY_S_MAX: u64 = 7 * 24 * 3600;
@@ -66,7 +67,13 @@ impl Admission {
         context: &Arc<RequestContext>,
     ) -> S3Result<(Body, Option<XmlPermit>)> {
         self.check_head(parts)?;
+        check_method(&parts.method, self.resource_of(parts), query_names(parts))?;
+        if self.body_kind(parts) == BodyKind::Xml && is_chunked(parts) {
+            let text = "must be UNSIGNED-PAYLOAD or a valid sha256 value: only uploads come in signed chunks";
+            return Err(invalid_argument(PAYLOAD_HEADER, text));
+        }
         if body.is_end_stream() {
+            self.check_absent_body(parts)?;
             return Ok((Body::empty(), None));
         }
         let idle_max = self.limits.body_idle_timeout;
@@ -103,6 +110,12 @@ impl Admission {
     }
 
     fn check_head(&self, parts: &Parts) -> S3Result<()> {
+        self.check_size_and_path(parts)?;
+        check_signature_form(parts)?;
+        check_digest(&parts.headers)
+    }
+
+    fn check_size_and_path(&self, parts: &Parts) -> S3Result<()> {
         let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if size > self.limits.headers_size_max {
             let text = "Your request header section exceeds the maximum allowed size.";
@@ -111,11 +124,28 @@ impl Admission {
         if !is_percent_encoded(parts.uri.path()) {
             return Err(error(S3ErrorCode::InvalidURI, "Couldn't parse the specified URI."));
         }
-        if parts.method == Method::POST && is_form(parts) {
-            return Err(not_implemented("An upload by a browser form"));
+        Ok(())
+    }
+
+    /// Checks the head of a browser's form and makes the body that is read.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub fn admit_form<B>(&self, parts: &Parts, body: B, context: &Arc<RequestContext>) -> S3Result<InboundBody<B>> {
+        self.check_size_and_path(parts)?;
+        if self.names_a_key(parts) {
+            check_method(&parts.method, Resource::Object, query_names(parts))?;
         }
-        check_signature_form(parts)?;
-        check_digest(&parts.headers)
+        Ok(InboundBody::new(body, self.limits.body_idle_timeout, None, Arc::clone(context)))
+    }
+
+    /// A body that does not come has digests too; s3s would answer 500 to a hash that is not that of nothing.
+    fn check_absent_body(&self, parts: &Parts) -> S3Result<()> {
+        match self.body_kind(parts) {
+            BodyKind::Ignored => Ok(()),
+            BodyKind::Xml => check_digests(&body_headers(parts), b""),
+            BodyKind::Upload(_) => check_payload_hash(&parts.headers, b""),
+        }
     }
 
     fn body_kind(&self, parts: &Parts) -> BodyKind {
@@ -147,14 +177,25 @@ impl Admission {
     }
 
     fn names_a_key(&self, parts: &Parts) -> bool {
+        self.resource_of(parts) == Resource::Object
+    }
+
+    fn resource_of(&self, parts: &Parts) -> Resource {
         let path = parts.uri.path().strip_prefix('/').unwrap_or_default();
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
-        match self.domains.bucket(host) {
-            Some(_) => !path.is_empty(),
-            None => path.split_once('/').is_some_and(|(_, key)| !key.is_empty()),
-        }
+        let key = match self.domains.bucket(host) {
+            Some(_) => path,
+            None if path.is_empty() => return Resource::Service,
+            None => path.split_once('/').map_or("", |(_, key)| key),
+        };
+        if key.is_empty() { Resource::Bucket } else { Resource::Object }
     }
+}
+
+/// s3s would take a document apart into chunks and answer 500 to what is none.
+fn is_chunked(parts: &Parts) -> bool {
+    parts.headers.get(PAYLOAD_HEADER).is_some_and(|value| value.as_bytes().starts_with(b"STREAMING-"))
 }
 
 /// Every percent sign begins an encoded byte; s3s would take any other for itself.
@@ -162,11 +203,6 @@ fn is_percent_encoded(path: &str) -> bool {
     let is_hex =
         |digits: Option<&str>| digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     path.match_indices('%').all(|(at, _)| is_hex(path.get(at + 1..at + 3)))
-}
-
-fn is_form(parts: &Parts) -> bool {
-    let content_type = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
-    content_type.len() >= 19 && content_type[..19].eq_ignore_ascii_case(b"multipart/form-data")
 }
 
 /// # Errors
@@ -189,6 +225,7 @@ fn body_headers(parts: &Parts) -> HeaderMap {
         for algorithm in ALGORITHMS {
             headers.remove(header(algorithm));
         }
+        headers.remove(SDK_ALGORITHM);
     }
     headers
 }

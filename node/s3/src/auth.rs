@@ -32,12 +32,43 @@ pub(crate) struct Secrets(pub Arc<dyn CredentialsProvider>);
 #[async_trait]
 impl S3Auth for Secrets {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if let Some(secret_key) = self.0.session_secret(access_key) {
-            return Ok(SecretKey::from(secret_key.expose())); // `Access` sees the token
+        Ok(SecretKey::from(secret_of(&*self.0, access_key).await?.expose()))
+    }
+}
+
+/// The secret of a key, for its signature alone: `principal_of_key` says who it is.
+///
+/// # Errors
+/// `InvalidAccessKeyId`.
+pub(crate) async fn secret_of(
+    credentials: &dyn CredentialsProvider,
+    access_key: &str,
+) -> S3Result<meridian_sigv4::SecretKey> {
+    if let Some(secret_key) = credentials.session_secret(access_key) {
+        return Ok(secret_key);
+    }
+    let principal = credentials.principal(access_key).await.map_err(users_unknown)?;
+    principal.map(|principal| principal.secret_key).ok_or_else(unknown_key)
+}
+
+/// Who a key is, with the token of its session if it is one's.
+///
+/// # Errors
+/// `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`, `AccessDenied`.
+pub(crate) async fn principal_of_key(
+    credentials: &dyn CredentialsProvider,
+    access_key: &str,
+    token: Option<&str>,
+) -> S3Result<Principal> {
+    let is_session = credentials.session_secret(access_key).is_some();
+    match (is_session, token) {
+        (false, None) => {
+            let principal = credentials.principal(access_key).await.map_err(users_unknown)?;
+            principal.ok_or_else(access_denied)
         }
-        let principal = self.0.principal(access_key).await.map_err(users_unknown)?;
-        let unknown = || error(S3ErrorCode::InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist.");
-        Ok(SecretKey::from(principal.ok_or_else(unknown)?.secret_key.expose()))
+        (true, Some(token)) => credentials.session(access_key, token).await.map_err(token_refused),
+        (true, None) => Err(unknown_key()),
+        (false, Some(_)) => Err(token_refused(SessionError::Invalid)),
     }
 }
 
@@ -57,7 +88,7 @@ impl S3Access for Access {
         if let Some(credentials) = cx.credentials() {
             let access_key = credentials.access_key.clone();
             let token = session_token(cx.headers(), cx.uri());
-            context.set_principal(Arc::new(self.principal(&access_key, token.as_deref()).await?));
+            context.set_principal(Arc::new(principal_of_key(&*self.credentials, &access_key, token.as_deref()).await?));
         }
         let Some(guard) = &self.guard else {
             return context.principal().map(|_| ()).ok_or_else(access_denied);
@@ -93,23 +124,6 @@ pub(crate) fn session_token(headers: &HeaderMap, uri: &Uri) -> Option<String> {
         values.next().and_then(url_decode)
     };
     header.or_else(from_query).filter(|token| !token.is_empty())
-}
-
-impl Access {
-    /// # Errors
-    /// `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`, `AccessDenied`.
-    async fn principal(&self, access_key: &str, token: Option<&str>) -> S3Result<Principal> {
-        let is_session = self.credentials.session_secret(access_key).is_some();
-        match (is_session, token) {
-            (false, None) => {
-                let principal = self.credentials.principal(access_key).await.map_err(users_unknown)?;
-                principal.ok_or_else(access_denied)
-            }
-            (true, Some(token)) => self.credentials.session(access_key, token).await.map_err(token_refused),
-            (true, None) => Err(unknown_key()),
-            (false, Some(_)) => Err(token_refused(SessionError::Invalid)),
-        }
-    }
 }
 
 fn unknown_key() -> s3s::S3Error {

@@ -11,11 +11,11 @@ use http::{Extensions, Uri};
 use meridian_object::{ObjectError, Objects};
 use meridian_types::BucketName;
 use s3s::dto;
-use s3s::{S3, S3Error, S3Request, S3Response, S3Result};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use crate::auth::{authorized_bucket, context_of};
 use crate::context::RequestContext;
-use crate::errors::{not_implemented, object_error};
+use crate::errors::{error, invalid_argument, not_implemented, object_error};
 use crate::replication_status::DurableEverywhere;
 use crate::sse::Sse;
 use crate::wire_values::bucket_name;
@@ -62,6 +62,9 @@ const SUBRESOURCES: [&str; 38] = [
     "website",
 ];
 
+/// A PUT with it is one of S3's operations, for directory buckets, which are not offered.
+const NOT_OFFERED: &str = "renameObject";
+
 /// S3 over `Objects`.
 pub(crate) struct Gateway {
     pub objects: Objects,
@@ -96,13 +99,20 @@ pub(crate) fn failed(extensions: &Extensions) -> impl Fn(ObjectError) -> S3Error
 /// bucket's configuration would delete the bucket.
 ///
 /// # Errors
-/// `NotImplemented` when the query names a sub-resource other than those in `allowed`.
+/// When the query names a sub-resource other than those in `allowed`: `NotImplemented` for what is not offered at all,
+/// `InvalidArgument` for a parameter that this operation does not take, else `MethodNotAllowed`.
 pub(crate) fn refuse_subresources(uri: &Uri, allowed: &[&str]) -> S3Result<()> {
     for pair in uri.query().unwrap_or_default().split('&') {
         let name = pair.split('=').next().unwrap_or_default();
-        if SUBRESOURCES.contains(&name) && !allowed.contains(&name) {
-            return Err(not_implemented(&format!("The sub-resource {name} with this method")));
+        if !SUBRESOURCES.contains(&name) || allowed.contains(&name) {
+            continue;
         }
+        return Err(match name {
+            "versionId" => invalid_argument(name, "This operation does not accept a version-id."),
+            "partNumber" | "uploadId" => invalid_argument(name, "partNumber and uploadId go together."),
+            NOT_OFFERED => not_implemented("RenameObject"),
+            _ => error(S3ErrorCode::MethodNotAllowed, "The specified method is not allowed against this resource."),
+        });
     }
     Ok(())
 }
@@ -665,6 +675,34 @@ impl S3 for Gateway {
         request: S3Request<dto::ListBucketMetricsConfigurationsInput>,
     ) -> S3Result<S3Response<dto::ListBucketMetricsConfigurationsOutput>> {
         self.on_list_bucket_metrics_configurations(request).await
+    }
+
+    async fn delete_bucket_analytics_configuration(
+        &self,
+        request: S3Request<dto::DeleteBucketAnalyticsConfigurationInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketAnalyticsConfigurationOutput>> {
+        self.on_delete_bucket_analytics_configuration(request).await
+    }
+
+    async fn delete_bucket_inventory_configuration(
+        &self,
+        request: S3Request<dto::DeleteBucketInventoryConfigurationInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketInventoryConfigurationOutput>> {
+        self.on_delete_bucket_inventory_configuration(request).await
+    }
+
+    async fn delete_bucket_metrics_configuration(
+        &self,
+        request: S3Request<dto::DeleteBucketMetricsConfigurationInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketMetricsConfigurationOutput>> {
+        self.on_delete_bucket_metrics_configuration(request).await
+    }
+
+    async fn delete_bucket_intelligent_tiering_configuration(
+        &self,
+        request: S3Request<dto::DeleteBucketIntelligentTieringConfigurationInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketIntelligentTieringConfigurationOutput>> {
+        self.on_delete_bucket_intelligent_tiering_configuration(request).await
     }
 }
 

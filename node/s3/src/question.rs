@@ -118,8 +118,10 @@ impl Asked<'_> {
         context.add("aws:EpochTime", seconds.to_string());
         context.add("aws:CurrentTime", seconds.to_string());
         let authorization = self.headers.contains_key(AUTHORIZATION);
-        if authorization || self.query("X-Amz-Signature").is_some() {
-            context.add("s3:authType", if authorization { "REST-HEADER" } else { "REST-QUERY-STRING" });
+        let is_form = self.operation == "PostObject";
+        if authorization || is_form || self.query("X-Amz-Signature").is_some() {
+            let kind = if is_form { "POST" } else { "REST-QUERY-STRING" };
+            context.add("s3:authType", if authorization { "REST-HEADER" } else { kind });
             context.add("s3:signatureversion", "AWS4-HMAC-SHA256");
         }
     }

@@ -18,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use meridian_linger::Owed;
 use meridian_object::{Objects, recording};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode};
@@ -28,6 +29,7 @@ use crate::attributes::url_decode;
 use crate::context::{RequestContext, RequestIds};
 use crate::cors::{CrossOrigin, preflight, rules_of};
 use crate::errors::{error, slow_down};
+use crate::form::{Forms, is_form};
 use crate::iam::Iam;
 use crate::lenient::{are_signed, date_signature, odd_headers, without};
 use crate::observe::{RequestObserver, RequestReport};
@@ -39,6 +41,8 @@ const HOST_ID_HEADER: &str = "x-amz-id-2";
 const TOKEN_HEADER: &str = "x-meridian-token";
 /// Whose answer has an ETag without quotes.
 const UNQUOTED_ETAG_OPERATION: &str = "GetObjectAttributes";
+/// Of S3's documents.
+const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 const ERROR_END: &[u8] = b"</Error>";
 
 /// Answers requests; shared by all connections.
@@ -53,10 +57,12 @@ pub(crate) struct Responder {
     pub objects: Option<Objects>,
     /// What a form posted to `/` is for.
     pub iam: Option<Iam>,
+    /// Takes the forms of browsers, which s3s would hold in memory.
+    pub forms: Option<Forms>,
 }
 
 impl Responder {
-    pub async fn respond(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Response<Body> {
+    pub async fn respond(&self, request: Request<Incoming>, peer: Option<IpAddr>, owed: &Owed) -> Response<Body> {
         let started = Instant::now();
         let context = RequestContext::new(self.ids.next(), peer);
         let cross_origin = CrossOrigin::of(request.method(), request.headers());
@@ -92,6 +98,7 @@ impl Responder {
         }
         if may_send_body && !context.body_ended() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            owed.set();
         }
         self.report(&context, &method, &path, &answer, request_bytes, started.elapsed());
         answer
@@ -108,6 +115,7 @@ impl Responder {
             let bucket = self.admission.bucket_of(&request);
             return preflight(objects, bucket.as_deref(), request.headers()).await;
         }
+        let form_bucket = self.admission.bucket_of(&request);
         let (mut parts, body) = request.into_parts();
         if let Some(iam) = self.iam.as_ref().filter(|_| Iam::is_query(&parts)) {
             if Iam::is_too_long(&parts) {
@@ -115,6 +123,12 @@ impl Responder {
             }
             let (form, _held) = self.admission.form(&parts, body, context).await?;
             return Ok(iam.answer(&parts, &form, context).await);
+        }
+        if let (Some(forms), Some(bucket)) = (&self.forms, &form_bucket)
+            && is_form(&parts)
+        {
+            let body = self.admission.admit_form(&parts, body, context)?;
+            return forms.post(&parts, bucket, body, context).await;
         }
         let (body, _xml) = self.admission.admit(&parts, body, context).await?;
         date_signature(&mut parts.headers);
@@ -211,6 +225,10 @@ fn decorate(answer: Response<Body>, method: &Method, path: &str, context: &Reque
     }
     let body = match body.bytes() {
         Some(xml) if is_error => Body::from(without_raw_controls(&completed(&xml, path, context))),
+        Some(xml) if xml_without_namespace(context.operation()).is_some() => {
+            parts.headers.remove(CONTENT_LENGTH);
+            Body::from(with_namespace(&xml, xml_without_namespace(context.operation()).unwrap_or_default()))
+        }
         Some(xml) if context.operation() == UNQUOTED_ETAG_OPERATION => {
             parts.headers.remove(CONTENT_LENGTH);
             Body::from(with_plain_etag(&xml))
@@ -225,6 +243,21 @@ fn decorate(answer: Response<Body>, method: &Method, path: &str, context: &Reque
         parts.headers.remove(TRANSFER_ENCODING);
     }
     Response::from_parts(parts, body)
+}
+
+/// The documents that S3 writes with its namespace, and s3s without.
+fn xml_without_namespace(operation: &str) -> Option<&'static str> {
+    match operation {
+        "CopyObject" => Some("CopyObjectResult"),
+        "UploadPartCopy" => Some("CopyPartResult"),
+        "GetBucketPolicyStatus" => Some("PolicyStatus"),
+        _ => None,
+    }
+}
+
+fn with_namespace(xml: &[u8], root: &str) -> Bytes {
+    let (bare, whole) = (format!("<{root}>"), format!("<{root} xmlns=\"{NAMESPACE}\">"));
+    Bytes::from(String::from_utf8_lossy(xml).replacen(&bare, &whole, 1))
 }
 
 /// The ETag of GetObjectAttributes is the one that S3 writes without its quotes, and s3s with them.
@@ -393,6 +426,17 @@ mod tests {
         let answer = Response::new(Body::from(Bytes::from_static(b"<Key>a\rb\x01\n\t\xc3\xa9</Key>")));
         let answer = decorate(answer, &Method::POST, "/b", &context);
         assert_eq!(text(&answer), "<Key>a&#xD;b&#x1;\n\té</Key>");
+    }
+
+    #[test]
+    fn results_of_copies_have_their_namespace() {
+        let context = RequestContext::new("1".to_owned(), None);
+        context.set_operation("CopyObject");
+        let answer =
+            Response::new(Body::from(Bytes::from_static(b"<CopyObjectResult><ETag>a</ETag></CopyObjectResult>")));
+        let answer = decorate(answer, &Method::PUT, "/b/k", &context);
+        let whole = format!("<CopyObjectResult xmlns=\"{NAMESPACE}\"><ETag>a</ETag></CopyObjectResult>");
+        assert_eq!(text(&answer), whole);
     }
 
     #[test]

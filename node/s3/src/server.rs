@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use meridian_linger::{Linger, Owed};
 use meridian_object::Objects;
 use s3s::S3;
 use s3s::config::StaticConfigProvider;
@@ -26,6 +27,7 @@ use crate::admission::Admission;
 use crate::auth::{Access, Secrets};
 use crate::config::{GatewayLimits, S3Config};
 use crate::context::RequestIds;
+use crate::form::Forms;
 use crate::gateway::Gateway;
 use crate::guard::Guard;
 use crate::head_guard::HeadGuard;
@@ -120,13 +122,20 @@ fn responder(config: &S3Config, operations: impl S3, objects: Option<Objects>) -
     let guard = objects.clone().map(|objects| Arc::new(Guard::new(objects)));
     let iam = objects.clone().zip(guard.clone());
     let iam = iam.map(|(objects, guard)| Iam::new(objects, Arc::clone(&config.credentials), guard));
-    builder.set_access(Access { credentials: Arc::clone(&config.credentials), guard });
+    builder.set_access(Access { credentials: Arc::clone(&config.credentials), guard: guard.clone() });
     builder.set_host(domains.clone());
     let mut s3s_config = s3s::config::S3Config::default();
     s3s_config.xml_max_body_size = config.limits.xml_body_size_max;
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3s_config))));
     let service: S3Service = builder.build();
+    let sse = Sse { customer_keys_over_http: config.customer_keys_over_http };
+    let forms = objects.clone().zip(guard).map(|(objects, guard)| Forms {
+        gateway: Gateway::new(objects, config.durable_everywhere.clone(), sse),
+        guard,
+        credentials: Arc::clone(&config.credentials),
+    });
     Responder {
+        forms,
         service,
         admission: Admission::new(&config.limits, domains),
         ids: RequestIds::new(),
@@ -148,10 +157,12 @@ async fn connection(
     if let Err(failure) = stream.set_nodelay(true) {
         tracing::debug!(%failure, "set TCP_NODELAY");
     }
+    let owed = Owed::default();
+    let stream = Linger::new(stream, owed.clone());
     let stream = HeadGuard::new(stream, limits.header_timeout, limits.write_stall_timeout);
     let service = service_fn(move |request| {
-        let responder = Arc::clone(&responder);
-        async move { Ok::<_, Infallible>(responder.respond(request, Some(peer)).await) }
+        let (responder, owed) = (Arc::clone(&responder), owed.clone());
+        async move { Ok::<_, Infallible>(responder.respond(request, Some(peer), &owed).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);

@@ -14,6 +14,7 @@
 
 mod canonical;
 mod date;
+mod form;
 mod key;
 mod payload;
 mod seal;
@@ -21,6 +22,7 @@ mod sign;
 mod verify;
 
 pub use date::{AmzDate, DateError};
+pub use form::{sign_policy, verify_policy};
 pub use key::{Scope, SecretKey};
 pub use payload::{PayloadClaim, PayloadHash, PayloadHasher};
 pub use seal::{ClusterKey, NONCE_LENGTH, Purpose, SealError};
