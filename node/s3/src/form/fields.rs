@@ -109,7 +109,7 @@ mod tests {
         Form { fields, file_name: String::new(), file: stream::empty().boxed() }
     }
 
-    const TAGS: &str = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1&amp;2</Value></Tag></TagSet></Tagging>";
+    const TAGS: &str = "<Tagging><TagSet><Tag><Key>a b</Key><Value>1+2</Value></Tag></TagSet></Tagging>";
 
     #[test]
     fn fields_say_what_headers_say() {
@@ -129,14 +129,14 @@ mod tests {
         let headers = headers(&form, &request).unwrap();
         let value = |name: &str| headers.get(name).map(|value| value.as_bytes());
         assert_eq!(value("x-amz-acl"), Some(b"public-read".as_slice()));
-        assert_eq!(value("x-amz-tagging"), Some(b"a%20b=1%262".as_slice()));
+        assert_eq!(value("x-amz-tagging"), Some(b"a%20b=1%2B2".as_slice()));
         assert_eq!(value("x-amz-server-side-encryption"), Some(b"AES256".as_slice()));
         assert_eq!(
             (value("user-agent"), value("x-amz-signature"), value("x-amz-date")),
             (Some(b"browser".as_slice()), None, None)
         );
         let attributes = attributes(&form).unwrap();
-        assert_eq!(attributes.tags, [("a b".to_owned(), "1&2".to_owned())]);
+        assert_eq!(attributes.tags, [("a b".to_owned(), "1+2".to_owned())]);
         assert_eq!(attributes.user_metadata, [("colour".to_owned(), "blau é".to_owned())]);
         assert_eq!(
             (attributes.content_type.as_deref(), attributes.storage_class.as_deref()),
