@@ -18,6 +18,7 @@ use meridian_sigv4::{ALGORITHM, AmzDate, DATE_HEADER, PAYLOAD_HEADER};
 use s3s::stream::DynByteStream;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result};
 
+use crate::attributes::url_decode;
 use crate::body_in::InboundBody;
 use crate::checksums::{ALGORITHMS, SDK_ALGORITHM, header};
 use crate::chunked::{ChunkFrames, ChunkSigning};
@@ -31,6 +32,9 @@ use crate::xml_body::{XmlBudget, XmlPermit, check_digests, check_payload_hash};
 
 /// The longest life of a presigned URL: seven days (S3).
 const PRESIGNED_EXPIRY_S_MAX: u64 = 7 * 24 * 3600;
+const QUERY_ERROR: &str = "AuthorizationQueryParametersError";
+const CREDENTIAL_FORM: &str =
+    "The Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".";
 /// Parts of an object that PUT with an XML body sets; every other PUT of a key is an upload.
 const XML_SUBRESOURCES: [&str; 6] = ["acl", "attributes", "legal-hold", "retention", "tagging", "torrent"];
 
@@ -255,11 +259,23 @@ fn check_signature_form(parts: &Parts) -> S3Result<()> {
             let signed = fields.split(',').find_map(|field| field.trim().strip_prefix("SignedHeaders="));
             let malformed = || error(S3ErrorCode::AuthorizationHeaderMalformed, "SignedHeaders is missing.");
             let signed = signed.ok_or_else(malformed)?;
+            let credential = fields.split(',').find_map(|field| field.trim().strip_prefix("Credential="));
+            if credential.is_some_and(|credential| !is_credential(credential)) {
+                return Err(error(S3ErrorCode::AuthorizationHeaderMalformed, CREDENTIAL_FORM));
+            }
             check_date(&parts.headers, signed)?;
             check_signed(parts, signed, &[])
         }
         None if presigned => {
             let value = |wanted: &str| query_pairs(parts).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+            let decoded = |wanted: &str| value(wanted).and_then(url_decode);
+            if value("X-Amz-Credential").is_some() && !decoded("X-Amz-Credential").is_some_and(|it| is_credential(&it))
+            {
+                return Err(query_error(CREDENTIAL_FORM));
+            }
+            if value("X-Amz-Date").is_some() && !decoded("X-Amz-Date").is_some_and(|it| AmzDate::parse(&it).is_ok()) {
+                return Err(query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""));
+            }
             if let Some(expires_s) = value("X-Amz-Expires") {
                 check_expiry(expires_s.parse().unwrap_or(0))?;
             }
@@ -272,12 +288,22 @@ fn check_signature_form(parts: &Parts) -> S3Result<()> {
     }
 }
 
+/// s3s panics over a day that is none.
+fn is_credential(text: &str) -> bool {
+    let fields: Vec<&str> = text.split('/').collect();
+    fields.len() == 5 && fields[1].len() == 8 && fields[1].bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn query_error(text: &str) -> S3Error {
+    error_with_status(QUERY_ERROR, StatusCode::BAD_REQUEST, text)
+}
+
 fn check_expiry(expires_s: u64) -> S3Result<()> {
     if (1..=PRESIGNED_EXPIRY_S_MAX).contains(&expires_s) {
         return Ok(());
     }
     let text = "X-Amz-Expires must be between 1 and 604800 seconds.";
-    Err(error_with_status("AuthorizationQueryParametersError", StatusCode::FORBIDDEN, text))
+    Err(error_with_status(QUERY_ERROR, StatusCode::FORBIDDEN, text))
 }
 
 /// # Errors

@@ -87,6 +87,31 @@ fn presigned(expires: &str, signed: &str, headers: &[(&str, &str)]) -> Parts {
 }
 
 #[test]
+fn days_of_credentials_are_days() {
+    let host = [("host", "h"), ("x-amz-date", "20260101T000000Z")];
+    for day in ["2 260101", "2026010", "202601011", "", "abcdefgh", "20260101/x"] {
+        let signed = format!(
+            "AWS4-HMAC-SHA256 Credential=AK/{day}/r/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=00"
+        );
+        let headers = [&host[..], &[("authorization", signed.as_str())]].concat();
+        assert_eq!(code(&parts("GET", "/b/k", &headers)), ("AuthorizationHeaderMalformed".to_owned(), 400), "{day}");
+        let day = day.replace(' ', "+");
+        let uri = format!(
+            "/b/k?X-Amz-Credential=AK%2F{day}%2Fr%2Fs3%2Faws4_request&X-Amz-SignedHeaders=host&X-Amz-Signature=00"
+        );
+        assert_eq!(
+            code(&parts("GET", &uri, &host[..1])),
+            ("AuthorizationQueryParametersError".to_owned(), 400),
+            "{day}"
+        );
+    }
+    for date in ["2 260101T000000Z", "20260101", ""] {
+        let uri = format!("/b/k?X-Amz-Date={}&X-Amz-SignedHeaders=host&X-Amz-Signature=00", date.replace(' ', "%20"));
+        assert_eq!(code(&parts("GET", &uri, &host[..1])).0, "AuthorizationQueryParametersError", "{date}");
+    }
+}
+
+#[test]
 fn presigned_urls_live_seven_days_at_most() {
     let host = [("host", "h")];
     assert_eq!(code(&presigned("604800", "host", &host)).0, "ok");
