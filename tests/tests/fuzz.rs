@@ -17,6 +17,8 @@ const BUCKET: &str = "fuzzed";
 const REQUESTS: u64 = 5_000;
 /// Requests before memory is read for the first time: caches and pools have their size then.
 const WARM_UP: u64 = 1_000;
+/// How long a request that may be cut short is held open.
+const PATIENCE: Duration = Duration::from_millis(40);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(90);
 /// What a process of one datacenter may grow by while it is asked nonsense.
 const GROWTH_KIB_MAX: u64 = 96 << 10;
@@ -294,11 +296,16 @@ impl Fuzz<'_> {
 async fn ask(address: &str, request: &[u8]) -> Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
     let exchange = async {
+        let (mut reading, mut writing) = stream.split();
         // A server that has refused may close before all is written.
-        let _ = stream.write_all(request).await;
-        let _ = stream.shutdown().await;
+        let _ = writing.write_all(request).await;
         let mut answer = Vec::new();
-        let _ = (&mut stream).take(1 << 20).read_to_end(&mut answer).await;
+        let mut reading = (&mut reading).take(1 << 20);
+        // One that waits for more gets the end; one that is at work would take it for a hang-up.
+        if tokio::time::timeout(PATIENCE, reading.read_to_end(&mut answer)).await.is_err() {
+            let _ = writing.shutdown().await;
+            let _ = reading.read_to_end(&mut answer).await;
+        }
         answer
     };
     let answer = tokio::time::timeout(ANSWER_DEADLINE, exchange).await.context("no answer in time")?;

@@ -273,7 +273,7 @@ fn check_signature_form(parts: &Parts) -> S3Result<()> {
             {
                 return Err(query_error(CREDENTIAL_FORM));
             }
-            if value("X-Amz-Date").is_some() && !decoded("X-Amz-Date").is_some_and(|it| AmzDate::parse(&it).is_ok()) {
+            if value("X-Amz-Date").is_some() && decoded("X-Amz-Date").is_none_or(|it| AmzDate::parse(&it).is_err()) {
                 return Err(query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""));
             }
             if let Some(expires_s) = value("X-Amz-Expires") {
