@@ -195,6 +195,13 @@ def test_a_condition_holds_against_what_has_arrived(cluster, s3, far, bucket):
     assert body(s3.get_object(Bucket=bucket, Key="k")) == b"two"
     with refused(412, "PreconditionFailed"):
         s3.put_object(Bucket=bucket, Key="k", Body=b"three", IfMatch=etag)
+    with refused(412, "PreconditionFailed"):
+        s3.delete_object(Bucket=bucket, Key="k", IfMatch=etag)
+    assert body(far.get_object(Bucket=bucket, Key="k")) == b"two"
+    s3.delete_object(Bucket=bucket, Key="k", IfMatch=s3.head_object(Bucket=bucket, Key="k")["ETag"])
+    cluster.settle()
+    with refused(404, "NoSuchKey"):
+        far.get_object(Bucket=bucket, Key="k")
 
 
 def test_files(cluster, s3, far, bucket):
