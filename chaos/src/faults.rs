@@ -8,7 +8,7 @@ use crate::world::{Event, World};
 use crate::{Checked, DATACENTERS, NODES};
 
 /// Faults of a run.
-const FAULTS_PER_RUN: (u64, u64) = (6, 12);
+const FAULTS_PER_RUN: (u64, u64) = (7, 12);
 /// How long one lasts.
 const DURATION_MS: (u64, u64) = (300, 4_000);
 /// How often one of a datacenter's disks is wiped, in a thousand runs.
@@ -149,6 +149,12 @@ impl World {
             self.schedule(1, Event::Fault(fault.clone()));
             return Ok(());
         }
+        let has_struck = match fault {
+            Fault::LeaderChange(place) => self.group(*place).leader.is_some(),
+            Fault::SealUnderLoad { .. } | Fault::CopyDisks { .. } | Fault::RestoreDisks { .. } | Fault::Heal => false,
+            _ => true,
+        };
+        self.struck += u64::from(has_struck); // sealed volumes and restored disks come on top
         match fault {
             Fault::Cut { name, ways } => {
                 self.tally.add(name, 1);

@@ -286,6 +286,7 @@ impl World {
         }
         self.schedule(30, Event::NextOperation);
         self.schedule(100, Event::Probe);
+        self.start_sessions();
         self.schedule_faults();
         self.schedule_join();
     }

@@ -38,6 +38,7 @@ mod replicas;
 mod rng;
 mod run;
 mod sealing;
+mod session;
 mod stable;
 mod tally;
 mod volume;

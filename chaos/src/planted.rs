@@ -25,16 +25,19 @@ pub enum ShellMistake {
     UncommittedClosedTold,
     /// A proposal of unknown outcome is retried under a new request id (rule 11).
     FreshRequestOnRetry,
+    /// A session is let in when one partition has what it has seen (rule 21).
+    SessionWaitsForOnePartition,
     /// Mirrors report what they have written and not yet synced.
     MirrorCountsUnsynced,
 }
 
 impl ShellMistake {
-    const ALL: [ShellMistake; 5] = [
+    const ALL: [ShellMistake; 6] = [
         ShellMistake::AcknowledgeBeforeSync,
         ShellMistake::ChunkStampNotObserved,
         ShellMistake::UncommittedClosedTold,
         ShellMistake::FreshRequestOnRetry,
+        ShellMistake::SessionWaitsForOnePartition,
         ShellMistake::MirrorCountsUnsynced,
     ];
 }
@@ -63,5 +66,22 @@ impl Sown {
 impl Plant for Sown {
     fn has(self, planted: Planted) -> bool {
         self.0 == Some(planted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_stands_in_the_table() {
+        let table = include_str!("../README.md");
+        for bug in PlantedBug::all() {
+            let name = match bug {
+                PlantedBug::Core(planted) => format!("`{planted:?}`"),
+                PlantedBug::Shell(mistake) => format!("`{mistake:?}`"),
+            };
+            assert!(table.contains(&name), "{name} is not in chaos/README.md");
+        }
     }
 }

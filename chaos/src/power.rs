@@ -78,6 +78,7 @@ impl World {
             return Ok(()); // it has not joined yet
         }
         self.tally.add("disk: restored", 1);
+        self.end_sessions();
         for node in 0..NODES {
             self.crash(datacenter, node, RESTORE_MS)?;
             let (alive, life) =

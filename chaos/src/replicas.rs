@@ -329,6 +329,12 @@ impl World {
         subject.synced(to);
         let node = subject.primary;
         let Some(replicas) = &mut subject.replicas else { return Ok(()) };
+        self.tally.add("C2 what is committed is synced on every replica", 1);
+        if let Some(behind) = replicas.files.iter().position(|file| !file.missing && file.durable < to) {
+            let durable = replicas.files[behind].durable;
+            let what = format!("{volume:?} of {datacenter} commits {to}, and node {behind} has synced {durable}");
+            return Err(Violation::new("C2 (promise 1)", what));
+        }
         replicas.files[node].committed = to;
         let mut told = Vec::new();
         while replicas.waiting.front().is_some_and(|(end, _)| *end <= to) {

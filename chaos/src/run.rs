@@ -13,6 +13,10 @@ use crate::{Checked, Violation};
 /// How long faults strike, in virtual milliseconds.
 pub const SAFETY_MS: u64 = 12_000;
 
+/// What each run holds at least.
+pub const OPERATIONS_MIN: u64 = 200;
+pub const FAULTS_MIN: u64 = 5;
+
 /// What a run is made of, beside its seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -75,6 +79,18 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Report, Failure> {
     }
 }
 
+impl World {
+    /// A run in which little happened proves little.
+    fn check_substance(&self) -> Checked {
+        let operations = self.tally.count("… operations");
+        if operations < OPERATIONS_MIN || self.struck < FAULTS_MIN {
+            let what = format!("only {operations} operations and {} faults in this run", self.struck);
+            return Err(Violation::new("the run", what));
+        }
+        Ok(())
+    }
+}
+
 fn drive(world: &mut World) -> Checked<u64> {
     while !world.converged {
         if world.now_ms > SAFETY_MS + LIVENESS_MS_MAX || !world.step()? {
@@ -87,5 +103,6 @@ fn drive(world: &mut World) -> Checked<u64> {
         }
     }
     world.check_end()?;
+    world.check_substance()?;
     Ok(world.now_ms - SAFETY_MS)
 }

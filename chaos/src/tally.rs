@@ -48,15 +48,18 @@ pub const FAULTS: [&str; 39] = [
 ];
 
 /// Checkers, and operations that give them something to look at.
-pub const CHECKS: [&str; 25] = [
+pub const CHECKS: [&str; 31] = [
     "C2 acknowledged <= winner, at the end",
     "C2 row is the greatest applied, each commit",
     "C2 condition decided as the oracle does",
     "C2 replay after a crash",
     "C2 a sealed length holds all that was committed (rule 1)",
     "C2 a sealed volume commits nothing late (rule 1)",
+    "C2 what is committed is synced on every replica",
     "C3 equal fingerprints",
     "C4 nothing below a seen tombstone",
+    "C5 a session sees what it has seen",
+    "C5 a session's write beats what it has seen",
     "C7 LIST complete, no phantoms",
     "C8 progress after heal",
     "C8 acknowledged during a cut",
@@ -73,6 +76,9 @@ pub const CHECKS: [&str; 25] = [
     "rule 7 after a restore: refused or the same history",
     "… operations",
     "… operations acknowledged",
+    "… looks of waiting sessions",
+    "… sessions refused in time",
+    "… sessions told of another's",
     "… multipart uploads completed",
 ];
 

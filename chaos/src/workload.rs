@@ -16,12 +16,15 @@ use crate::datacenter::Place;
 use crate::group::Request;
 use crate::oracle::KeyIndex;
 use crate::planted::ShellMistake;
+use crate::run::SAFETY_MS;
 use crate::world::{Event, World};
 use crate::{Checked, DATACENTERS};
 
 /// The keys that all write, in the order of their bytes. Some share prefixes; a `0` sorts right behind a `/`.
 pub const KEYS: [&str; 14] =
     ["a", "a/1", "a/2", "a/b/1", "a/b/2", "a/b0", "a0", "b", "c/1", "c/2", "c/x/1", "c0", "e e", "\u{e9}/\u{1f600}"];
+/// What a run comes to at least, where clients can do anything at all.
+const OPERATIONS_AIMED_AT: u64 = 260;
 /// How long a proposal may wait for its stamp.
 const PROPOSAL_DEADLINE_MS: u64 = 1_500;
 /// Retries of an outcome that nobody knows.
@@ -95,7 +98,9 @@ impl World {
             }
         }
         if self.healed_at_ms.is_none() {
-            let after_ms = self.rng.between(10, 140);
+            // Whoever was away a while leaves less to the rest of the run.
+            let is_behind = self.tally.count("… operations") * SAFETY_MS < OPERATIONS_AIMED_AT * self.now_ms;
+            let after_ms = if is_behind { self.rng.between(2, 25) } else { self.rng.between(10, 140) };
             self.schedule(after_ms, Event::NextOperation);
         }
         Ok(())

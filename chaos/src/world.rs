@@ -18,6 +18,7 @@ use crate::planted::{PlantedBug, ShellMistake, Sown};
 use crate::replicas::Step as ReplicaStep;
 use crate::rng::{Rng, mix};
 use crate::run::Options;
+use crate::session::{Session, Step as SessionStep};
 use crate::tally::Tally;
 use crate::workload::{KEYS, Operation};
 use crate::{Checked, DATACENTERS};
@@ -44,6 +45,10 @@ pub enum Event {
     },
     DeletionTick {
         call: u64,
+    },
+    Session {
+        session: usize,
+        step: SessionStep,
     },
     Pump {
         place: Place,
@@ -171,6 +176,9 @@ pub struct World {
     /// By call.
     pub deletions: BTreeMap<u64, Deletion>,
     pub fence_jobs: BTreeMap<u64, FenceJob>,
+    pub sessions: Vec<Session>,
+    /// Faults that have struck.
+    pub struck: u64,
     pub trace: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
@@ -211,6 +219,8 @@ impl World {
             disk_copies: BTreeMap::new(),
             deletions: BTreeMap::new(),
             fence_jobs: BTreeMap::new(),
+            sessions: Vec::new(),
+            struck: 0,
             trace: mix(seed),
             queue: BinaryHeap::new(),
             order: 0,
@@ -273,6 +283,7 @@ impl World {
                 self.needle_synced(datacenter, volume, end, life, operation_index)
             }
             Event::Replicas { datacenter, volume, step } => self.step_replicas(datacenter, volume, *step),
+            Event::Session { session, step } => self.step_session(session, step),
             Event::DeletionTick { call } => self.deletion_tick(call),
             Event::Pump { place } => self.pump(place),
             Event::Committed { place, term, through } => self.committed(place, term, through),

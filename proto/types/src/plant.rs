@@ -36,12 +36,16 @@ pub enum Planted {
     WipedReplicaBelieved,
     /// A replica that has recorded a seal's epoch goes on taking appends of the one before (rule 1).
     FencedReplicaAppends,
+    /// A secondary answers for a batch before it is synced.
+    AcknowledgedBeforeSync,
+    /// What a request's token names is left out of its answer's, where the answer shows nothing of that datacenter (rule 21).
+    SessionForgetsOrigin,
     /// A bucket whose deletion was agreed on takes mutations while its fence stands (rule 18).
     FenceIgnored,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 16] = [
         Planted::WallClockWins,
         Planted::WallClockStamped,
         Planted::RemoteStampNotMerged,
@@ -55,6 +59,8 @@ impl Planted {
         Planted::SilentMemberIgnored,
         Planted::WipedReplicaBelieved,
         Planted::FencedReplicaAppends,
+        Planted::AcknowledgedBeforeSync,
+        Planted::SessionForgetsOrigin,
         Planted::FenceIgnored,
     ];
 }

@@ -6,7 +6,9 @@
 //!
 //! Invariants: one entry a datacenter, in order of their ids, none at zero; so the text has at most `TEXT_LENGTH_MAX` bytes.
 
-use crate::{DatacenterId, RecordError, RecordKind, Stamp, Timestamp, decode_record, encode_record};
+use crate::{
+    DatacenterId, Plant, Planted, RecordError, RecordKind, Sound, Stamp, Timestamp, decode_record, encode_record,
+};
 
 const VERSION: u8 = 1;
 /// Datacenters of a cluster.
@@ -61,7 +63,17 @@ impl Seen {
     }
 
     pub fn merge(&mut self, other: &Seen) {
-        other.iter().for_each(|(origin, through)| self.note_through(origin, through));
+        self.merge_planted(Sound, other);
+    }
+
+    /// `merge`, with mistakes for a simulation to find.
+    pub fn merge_planted(&mut self, plant: impl Plant, other: &Seen) {
+        for (origin, through) in other.iter() {
+            let is_known = self.iter().any(|(known, _)| known == origin);
+            if is_known || !plant.has(Planted::SessionForgetsOrigin) {
+                self.note_through(origin, through);
+            }
+        }
     }
 
     pub fn to_text(&self) -> String {

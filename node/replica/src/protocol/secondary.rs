@@ -157,7 +157,9 @@ impl<P: Plant> Secondary<P> {
             Event::Synced => {
                 let Some(written) = self.writing.take() else { return };
                 self.durable = written.to;
-                answer(written.request, Ok(written.to), effects);
+                if !self.plant.has(Planted::AcknowledgedBeforeSync) {
+                    answer(written.request, Ok(written.to), effects);
+                }
                 self.learn(written.committed, effects);
                 self.end_of_write(effects);
             }
@@ -197,8 +199,7 @@ impl<P: Plant> Secondary<P> {
             let outcome = if durable { Ok(batch.to) } else { Err(Refused::WrongOffset { end: next, offset }) };
             answer(batch.request, outcome, effects);
         } else if offset == next && self.writing.is_none() {
-            self.writing = Some(batch);
-            effects.push(Effect::Write { request: batch.request });
+            self.write(batch, effects);
         } else if self.held.len() < WINDOW_BATCHES_MAX && !self.held.contains_key(&offset) {
             self.held.insert(offset, batch);
         } else {
@@ -220,8 +221,15 @@ impl<P: Plant> Secondary<P> {
             answer(request, outcome, effects);
         }
         if let Some(batch) = self.held.remove(&self.durable) {
-            self.writing = Some(batch);
-            effects.push(Effect::Write { request: batch.request });
+            self.write(batch, effects);
+        }
+    }
+
+    fn write(&mut self, batch: Held, effects: &mut Vec<Effect>) {
+        self.writing = Some(batch);
+        effects.push(Effect::Write { request: batch.request });
+        if self.plant.has(Planted::AcknowledgedBeforeSync) {
+            answer(batch.request, Ok(batch.to), effects);
         }
     }
 
