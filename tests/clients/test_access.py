@@ -210,6 +210,13 @@ class TestPolicies:
         with refused(403, "AccessDenied"):
             bob.get_object(Bucket=versioned, Key="k", VersionId=version)
 
+    @pytest.mark.parametrize("action, of_keys", [("s3:Fly", True), (["s3:GetObject", "s3:Fly"], True), ("s3:ListBucket", True), ("s3:GetObject", False)])
+    def test_actions_without_a_meaning(self, s3, bucket, action, of_keys):
+        resource = f"arn:aws:s3:::{bucket}" + ("/*" if of_keys else "")
+        with refused(400, "MalformedPolicy"):
+            s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [
+                {"Effect": "Allow", "Principal": "*", "Action": action, "Resource": resource}]}))
+
     @pytest.mark.parametrize("document", ["", "nonsense", "{}", json.dumps({"Version": "2012-10-17", "Statement": []}), json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Maybe", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::x/*"}]}),
         json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::some-other-bucket/*"}]})])
     def test_malformed(self, raw, bucket, document):

@@ -10,6 +10,7 @@ use crate::document_xml::{from_text, to_text};
 use crate::errors::{access_denied, error, error_with_status};
 use crate::gateway::Gateway;
 use crate::guard::{access_block, bucket_acl, ownership};
+use crate::policy_actions::check_actions;
 
 impl Gateway {
     pub(crate) async fn on_get_bucket_policy(
@@ -31,6 +32,7 @@ impl Gateway {
         let row = self.bucket_row(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let policy = Policy::parse(&input.policy, DocumentKind::Bucket(row.name.as_str()))
             .map_err(|failure| error(S3ErrorCode::MalformedPolicy, failure.to_string()))?;
+        check_actions(&input.policy)?;
         if access_block(&row)?.block_public_policy && policy.is_public() {
             return Err(access_denied());
         }

@@ -54,6 +54,7 @@ mod multipart;
 mod multipart_lists;
 mod object_attributes;
 mod observe;
+mod policy_actions;
 mod put;
 mod question;
 mod replication_status;
