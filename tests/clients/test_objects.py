@@ -194,6 +194,13 @@ class TestResponseOverrides:
             assert seen["expires"] == "Tue, 02 Jan 2035 03:04:05 GMT"
         assert s3.head_object(Bucket=bucket, Key="k")["ContentType"] == "text/plain"
 
+    @pytest.mark.parametrize("method", ["get_object", "head_object"])
+    @pytest.mark.parametrize("value", ["a\nb", "a\r\nX-Injected: b", "\x00"])
+    def test_what_no_header_can_hold(self, s3, bucket, method, value):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+        with refused(400, None if method == "head_object" else "InvalidArgument"):
+            getattr(s3, method)(Bucket=bucket, Key="k", ResponseContentDisposition=value)
+
     def test_nobody_overrides(self, s3, nobody, bucket):
         s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="public-read")
         assert status(nobody.get_object(Bucket=bucket, Key="k")) == 200

@@ -13,11 +13,11 @@ use meridian_types::BucketName;
 use s3s::dto;
 use s3s::{Body, S3Request, S3Response, S3Result};
 
-use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata};
+use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata, url_decode};
 use crate::auth::context_of;
 use crate::auth::principal_of;
 use crate::conditions::{ReadConditions, range_spec};
-use crate::errors::invalid_request;
+use crate::errors::{invalid_argument, invalid_request};
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::lifecycle_rules::expiration_header;
 use crate::locks::{legal_hold_status, mode_name};
@@ -32,12 +32,20 @@ use crate::wire_values::{etag, object_key, part_number, timestamp};
 /// # Errors
 /// `InvalidRequest` for a part and a range at once, and for headers of the answer that nobody in particular asks for.
 fn check_read(uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> S3Result<()> {
-    let mut names = uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    if headers.contains_key(RANGE) && names.clone().any(|name| name == "partNumber") {
+    let pairs = uri.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    if headers.contains_key(RANGE) && pairs.clone().any(|(name, _)| name == "partNumber") {
         return Err(invalid_request("Cannot specify both Range header and partNumber query parameter"));
     }
-    if names.any(|name| name.starts_with("response-")) && principal_of(extensions).is_err() {
-        return Err(invalid_request("Request specific response headers cannot be used for anonymous GET requests."));
+    for (name, value) in pairs.filter(|(name, _)| name.starts_with("response-")) {
+        if principal_of(extensions).is_err() {
+            return Err(invalid_request(
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            ));
+        }
+        // s3s would answer 500 to what no header can hold.
+        if url_decode(value).is_none_or(|value| HeaderValue::from_bytes(value.as_bytes()).is_err()) {
+            return Err(invalid_argument(name, "Header value cannot be represented"));
+        }
     }
     Ok(())
 }

@@ -134,7 +134,8 @@ fn check_statement(statement: &Value) -> S3Result<()> {
         if !of_objects && !of_buckets {
             return Err(malformed("Policy has invalid action"));
         }
-        if !(of_objects && object) && !(of_buckets && bucket) {
+        let applies = (of_objects && object) || (of_buckets && bucket);
+        if !applies {
             return Err(malformed("Action does not apply to any resource(s) in statement"));
         }
     }
