@@ -125,6 +125,12 @@ def test_what_the_policy_does_not_speak_of_is_denied(s3, bucket, form, after):
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 
+@pytest.mark.parametrize("name", ["Content-Type", "Cache-Control", "x-amz-meta-a"])
+def test_values_that_no_header_can_hold(s3, bucket, form, name):
+    assert code(form(fields={name: "two\r\nlines"})) == (400, "InvalidArgument")
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
 def test_what_begins_with_ignore_is_passed_over(form):
     assert form(after={"x-ignore-this": "anything"}).status_code == 204
 

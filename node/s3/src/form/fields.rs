@@ -19,6 +19,8 @@ use crate::form::reading::Form;
 use crate::wire_values::url_encode;
 
 const METADATA: &str = "x-amz-meta-";
+const SYSTEM: [&str; 5] =
+    ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language"];
 const SIGNING: [&str; 5] =
     ["x-amz-signature", "x-amz-credential", "x-amz-algorithm", "x-amz-date", "x-amz-security-token"];
 
@@ -50,6 +52,13 @@ pub(super) fn headers(form: &Form, request: &HeaderMap) -> S3Result<HeaderMap> {
 /// # Errors
 /// Those of a PUT's headers; `MalformedXML` for tags.
 pub(super) fn attributes(form: &Form) -> S3Result<Attributes> {
+    // They come back as headers.
+    let is_odd = |(name, value): &&(String, String)| {
+        SYSTEM.contains(&name.as_str()) && HeaderValue::from_bytes(value.as_bytes()).is_err()
+    };
+    if let Some((name, _)) = form.fields.iter().find(is_odd) {
+        return Err(invalid_argument(name, "is no value of a header"));
+    }
     let field = |name: &str| form.field(name).map(str::to_owned);
     let date = |name: &str, format| {
         let odd = || invalid_argument(name, "is no date");
@@ -154,6 +163,7 @@ mod tests {
         };
         assert_eq!(refusal(&[("tagging", "a=b")]), "MalformedXML");
         assert_eq!(refusal(&[("x-amz-meta-a", "two\r\nlines")]), "InvalidArgument");
+        assert_eq!(refusal(&[("content-type", "two\nlines")]), "InvalidArgument");
         assert_eq!(refusal(&[("x-amz-object-lock-retain-until-date", "soon")]), "InvalidArgument");
         assert_eq!(refusal(&[("x-amz-storage-class", "COLD")]), "InvalidStorageClass");
     }
