@@ -17,7 +17,7 @@ use crate::attributes::{CONTENT_TYPE_DEFAULT, expires, metadata, url_decode};
 use crate::auth::context_of;
 use crate::auth::principal_of;
 use crate::conditions::{ReadConditions, range_spec};
-use crate::errors::{invalid_argument, invalid_request};
+use crate::errors::invalid_request;
 use crate::gateway::{Gateway, failed, refuse_subresources};
 use crate::lifecycle_rules::expiration_header;
 use crate::locks::{legal_hold_status, mode_name};
@@ -44,7 +44,7 @@ fn check_read(uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> S3Resu
         }
         // s3s would answer 500 to what no header can hold.
         if url_decode(value).is_none_or(|value| HeaderValue::from_bytes(value.as_bytes()).is_err()) {
-            return Err(invalid_argument(name, "Header value cannot be represented"));
+            return Err(invalid_request(format!("invalid overridden header: {name}")));
         }
     }
     Ok(())
