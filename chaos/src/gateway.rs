@@ -178,8 +178,8 @@ impl World {
                 let kv = &self.datacenters[datacenter].groups[group].kv;
                 let page = list_planted(self.plant(), kv, self.buckets[bucket].id, &query).map_err(unreadable)?;
                 truncated |= page.truncated;
-                for (key, version) in page.entries {
-                    items.insert(key.as_str().to_owned(), version.body().map(|body| body.etag.clone()));
+                for object in page.entries {
+                    items.insert(object.key.as_str().to_owned(), Some(object.etag));
                 }
                 items.extend(page.common_prefixes.into_iter().map(|common_prefix| (common_prefix, None)));
             }

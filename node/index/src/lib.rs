@@ -20,6 +20,7 @@ mod etag;
 mod keys;
 pub mod kv;
 mod list;
+mod listed;
 mod machine;
 mod merge;
 pub mod queries;
@@ -44,6 +45,7 @@ pub use command::{
 pub use encryption::{Encryption, EncryptionMethod};
 pub use error::IndexError;
 pub use list::{ListPage, ListQuery, list, list_planted};
+pub use listed::{ListedChecksum, ListedObject};
 pub use machine::{
     CONFLICTS_KEPT_MAX, IndexMachine, Machine, MachineError, PlantedMachine, REQUESTS_REMEMBERED_MAX,
     UPLOADS_REMEMBERED_MAX,

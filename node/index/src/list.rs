@@ -4,16 +4,18 @@
 //! Item means an entry or a common prefix; a page holds items in one order, and `after` names an item. So an `after`
 //! inside of a common prefix skips that prefix: it sorts below `after`, as does whatever was rolled up into it.
 //!
+//! Only what a listing tells is decoded of a row (`listed`).
+//!
 //! Invariants: a common prefix is listed only for a visible object under it; once it is, the scan seeks past it and
 //! never reads through it; tombstones, delete markers and older versions are never listed.
 
-use meridian_types::{BucketId, ObjectKey, Plant, Planted, Sound};
+use meridian_types::{BucketId, ObjectKey, Plant, Planted, Sound, Stamp};
 
 use crate::error::IndexError;
 use crate::keys;
 use crate::kv::{KvRead, Step};
+use crate::listed::{ListedKind, ListedObject, ListedVersion};
 use crate::queries::scan;
-use crate::rows::{ObjectVersion, Row, VersionKind};
 
 /// What to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub struct ListQuery {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListPage {
     /// Boxed: a page of a thousand is moved several times on its way out.
-    pub entries: Vec<(ObjectKey, Box<ObjectVersion>)>,
+    pub entries: Vec<Box<ListedObject>>,
     pub common_prefixes: Vec<String>,
     /// More follow behind the greatest of entries and common prefixes.
     pub truncated: bool,
@@ -74,7 +76,7 @@ pub fn list_planted(
     } else {
         scan(kv, &start, &end, |row, value| {
             let (key, _) = keys::parse_object(row).ok_or_else(|| IndexError::key(row))?;
-            listing.take(key, Box::new(decode(row, value)?))
+            listing.take(key, Current::of(row, value)?)
         })?;
     }
     Ok(listing.page)
@@ -88,29 +90,29 @@ fn list_versioned<P: Plant>(
     listing: &mut Listing<'_, P>,
 ) -> Result<(), IndexError> {
     let bucket = listing.bucket;
-    let mut pending: Option<(String, Box<ObjectVersion>)> = None; // a null version whose newer rival may follow
+    let mut pending: Option<(ObjectKey, Current)> = None; // a null version whose newer rival may follow
     scan(kv, start, end, |row, value| {
         let (key, is_null) = keys::parse_object(row).ok_or_else(|| IndexError::key(row))?;
         let mut rival = None; // the null version of this key
         match pending.take() {
-            Some((pending_key, version)) if pending_key == key => rival = Some(version),
-            Some((pending_key, version)) => match listing.take(&pending_key, version)? {
+            Some((pending_key, version)) if pending_key.as_str() == key => rival = Some(version),
+            Some((pending_key, version)) => match listing.take(pending_key.as_str(), version)? {
                 Step::Seek(target) if target.as_slice() <= row => {}
                 Step::Next => {}
                 step => return Ok(step), // stopped, or this row lies under the common prefix just listed
             },
             None => {}
         }
-        let version = Box::new(decode(row, value)?);
+        let version = Current::of(row, value)?;
         if is_null {
-            pending = Some((key.to_owned(), version));
+            pending = Some((parse(key)?, version));
             return Ok(Step::Next);
         }
-        if version.kind == VersionKind::Tombstone {
-            pending = rival.map(|rival| (key.to_owned(), rival)); // this version is gone, an older one may be current
+        if version.is_tombstone() {
+            pending = rival.map(|rival| parse(key).map(|key| (key, rival))).transpose()?; // this version is gone, an older one may be current
             return Ok(Step::Next);
         }
-        let rival = rival.filter(|rival| rival.kind != VersionKind::Tombstone && rival.stamp > version.stamp);
+        let rival = rival.filter(|rival| !rival.is_tombstone() && rival.stamp > version.stamp);
         let current = rival.unwrap_or(version);
         Ok(match listing.take(key, current)? {
             Step::Next => Step::Seek(keys::objects_after(bucket, key)), // older versions
@@ -120,7 +122,7 @@ fn list_versioned<P: Plant>(
     if let Some((key, version)) = pending
         && !listing.page.truncated
     {
-        listing.take(&key, version)?;
+        listing.take(key.as_str(), version)?;
     }
     Ok(())
 }
@@ -133,8 +135,40 @@ pub(crate) fn common_prefix<'k>(prefix: &str, delimiter: Option<&str>, key: &'k 
     Some(&key[..end])
 }
 
-fn decode(row: &[u8], value: &[u8]) -> Result<ObjectVersion, IndexError> {
-    ObjectVersion::from_record(value).map_err(|error| IndexError::row(row, error))
+fn parse(key: &str) -> Result<ObjectKey, IndexError> {
+    key.parse().map_err(|_| IndexError::key(key.as_bytes()))
+}
+
+/// What may be the current version of a key: of an object all that is listed.
+struct Current {
+    stamp: Stamp,
+    kind: CurrentKind,
+}
+
+enum CurrentKind {
+    /// Its key stands in here already.
+    Object(Box<ListedObject>),
+    DeleteMarker,
+    Tombstone,
+}
+
+impl Current {
+    fn of(row: &[u8], value: &[u8]) -> Result<Self, IndexError> {
+        let version = ListedVersion::from_row(value).map_err(|error| IndexError::row(row, error))?;
+        let kind = match version.kind {
+            ListedKind::Object(body) => {
+                let (key, _) = keys::parse_object(row).ok_or_else(|| IndexError::key(row))?;
+                CurrentKind::Object(Box::new(body.told(parse(key)?, version.stamp)))
+            }
+            ListedKind::DeleteMarker => CurrentKind::DeleteMarker,
+            ListedKind::Tombstone => CurrentKind::Tombstone,
+        };
+        Ok(Self { stamp: version.stamp, kind })
+    }
+
+    fn is_tombstone(&self) -> bool {
+        matches!(self.kind, CurrentKind::Tombstone)
+    }
 }
 
 /// A page in the making.
@@ -163,10 +197,8 @@ impl<P: Plant> Listing<'_, P> {
     }
 
     /// Lists a key's current version, if it is to be seen.
-    fn take(&mut self, key: &str, version: Box<ObjectVersion>) -> Result<Step, IndexError> {
-        if !version.kind.is_visible() {
-            return Ok(Step::Next);
-        }
+    fn take(&mut self, key: &str, version: Current) -> Result<Step, IndexError> {
+        let CurrentKind::Object(object) = version.kind else { return Ok(Step::Next) };
         if self.page.entries.len() + self.page.common_prefixes.len() == self.limit {
             self.page.truncated = true;
             return Ok(Step::Stop);
@@ -175,8 +207,7 @@ impl<P: Plant> Listing<'_, P> {
             self.page.common_prefixes.push(common_prefix.to_owned());
             return Ok(Step::Seek(self.behind(common_prefix)));
         }
-        let key = key.parse().map_err(|_| IndexError::key(key.as_bytes()))?;
-        self.page.entries.push((key, version));
+        self.page.entries.push(object);
         Ok(Step::Next)
     }
 }

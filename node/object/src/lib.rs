@@ -85,7 +85,7 @@ pub use version::{ListVersionsRequest, VersionInfo, VersionsPage};
 // The words of rows that requests and answers carry: gateways see this crate and nothing below it.
 pub use meridian_index::{
     AccessKey, Attributes, BucketRow, BucketSettings, BucketState, Change, Checksum, ChecksumAlgorithm, Condition,
-    DefaultRetention, DocumentKind, Encryption, EncryptionMethod, GroupChange, GroupRow, MemberKind, ObjectLock,
-    PartSize, Profile, Retention, RetentionMode, SettingChange, SettingName, UploadChecksum, UserChange, UserRefusal,
-    UserRow, VersionId, VersionIdError, Versioning, Wanted, present,
+    DefaultRetention, DocumentKind, Encryption, EncryptionMethod, GroupChange, GroupRow, ListedChecksum, ListedObject,
+    MemberKind, ObjectLock, PartSize, Profile, Retention, RetentionMode, SettingChange, SettingName, UploadChecksum,
+    UserChange, UserRefusal, UserRow, VersionId, VersionIdError, Versioning, Wanted, present,
 };

@@ -4,14 +4,14 @@
 //! be read fails the page (rule 23); the views of one page do not change while it is merged.
 
 use futures::future::try_join_all;
-use meridian_index::{ListPage as PartitionPage, ListQuery, queries};
+use meridian_index::{ListPage as PartitionPage, ListQuery, ListedObject, queries};
 use meridian_types::limits::LIST_PAGE_MAX;
-use meridian_types::{BucketId, BucketName, PartitionId};
+use meridian_types::{BucketId, BucketName, ObjectKey, PartitionId};
 
 use crate::merge::{Fetched, Item, Lane, merge, share_of};
 use crate::objects::Inner;
-use crate::read_row::{index_error, read_row};
-use crate::{ObjectError, ObjectInfo, Objects, seen};
+use crate::read_row::index_error;
+use crate::{ObjectError, Objects, seen};
 use meridian_meta::ReadView;
 
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct ListRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage {
     /// In byte order of the keys.
-    pub entries: Vec<Box<ObjectInfo>>,
+    pub entries: Vec<Box<ListedObject>>,
     pub common_prefixes: Vec<String>,
     pub truncated: bool,
     /// The last key or common prefix of a truncated page: the next `after`.
@@ -90,36 +90,36 @@ fn merge_views(
             let mut query = query.clone();
             Lane::new(move || {
                 let page = queries::list(&view, bucket, &query).map_err(index_error)?;
-                let (items, more) = items_of(page);
+                let (items, more) = items_of(page)?;
                 if let Some(last) = items.last() {
-                    query.after = Some(last.at.clone());
+                    query.after = Some(last.at.as_str().to_owned());
                 }
                 Ok((items, more))
             })
         })
         .collect();
     let (items, truncated) = merge(&mut lanes, limit)?;
-    let next = if truncated { items.last().map(|item| item.at.clone()) } else { None };
-    let mut page = ListPage { entries: Vec::new(), common_prefixes: Vec::new(), truncated, next };
+    let next = if truncated { items.last().map(|item| item.at.as_str().to_owned()) } else { None };
+    let mut page = ListPage { entries: Vec::with_capacity(items.len()), common_prefixes: Vec::new(), truncated, next };
     for item in items {
         match item.value {
             Some(info) => page.entries.push(info),
-            None => page.common_prefixes.push(item.at),
+            None => page.common_prefixes.push(item.at.as_str().to_owned()),
         }
     }
     Ok(page)
 }
 
 /// A partition's entries and common prefixes as one ordered run.
-fn items_of(page: PartitionPage) -> Fetched<String, Box<ObjectInfo>> {
-    let objects = page.entries.into_iter().filter_map(|(key, version)| {
-        let at = key.as_str().to_owned();
-        read_row(key, *version).map(|row| Item { at, value: Some(Box::new(row.info)) })
-    });
+fn items_of(page: PartitionPage) -> Result<Fetched<ObjectKey, Box<ListedObject>>, ObjectError> {
+    let objects = page.entries.into_iter().map(|object| Item { at: object.key.clone(), value: Some(object) });
     let mut items: Vec<_> = objects.collect();
     if !page.common_prefixes.is_empty() {
-        items.extend(page.common_prefixes.into_iter().map(|at| Item { at, value: None }));
+        for prefix in page.common_prefixes {
+            // The front of a key is a key as well.
+            items.push(Item { at: prefix.parse().map_err(index_error)?, value: None });
+        }
         items.sort_by(|a, b| a.at.cmp(&b.at));
     }
-    (items, page.truncated)
+    Ok((items, page.truncated))
 }

@@ -6,11 +6,12 @@
 //! Invariants: lanes are in ascending order of `at`; the page is too, without an `at` twice (a common prefix comes out
 //! of many lanes); a page is truncated exactly when an item follows its last one.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// Rows that a lane reads beyond its share, so that an uneven spread seldom needs a second fetch.
-const SHARE_EXTRA: usize = 8;
+/// Rows that a lane reads beyond its share, in square roots of that: keys are spread by a hash, so that three are more than
+/// all but one page in a few hundred needs.
+const SHARE_EXTRA_ROOTS: usize = 3;
 
 /// An entry, or a common prefix when `value` is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,17 +51,41 @@ where
 /// How many rows each of `lanes` lanes reads at a time for a page of `limit`.
 pub(crate) fn share_of(limit: usize, lanes: usize) -> usize {
     let all = limit + 1; // one more, to know whether the page is truncated
-    (all.div_ceil(lanes.max(1)) * 5 / 4 + SHARE_EXTRA).min(all)
+    let share = all.div_ceil(lanes.max(1));
+    (share + SHARE_EXTRA_ROOTS * (share.isqrt() + 1)).min(all)
 }
+
+/// The next item of a lane; the least one is the greatest of a heap.
+struct Head<K, T> {
+    item: Item<K, T>,
+    lane: usize,
+}
+
+impl<K: Ord, T> Ord for Head<K, T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&other.item.at, other.lane).cmp(&(&self.item.at, self.lane))
+    }
+}
+
+impl<K: Ord, T> PartialOrd for Head<K, T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Ord, T> PartialEq for Head<K, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<K: Ord, T> Eq for Head<K, T> {}
 
 /// The first `limit` items of all lanes, and whether more follow. A limit of 0 fetches nothing and is not truncated.
 ///
 /// # Errors
 /// The first error of a lane: never a page with a lane missing (rule 23).
-pub(crate) fn merge<K: Ord + Clone, T, F, E>(
-    lanes: &mut [Lane<K, T, F>],
-    limit: usize,
-) -> Result<(Vec<Item<K, T>>, bool), E>
+pub(crate) fn merge<K: Ord, T, F, E>(lanes: &mut [Lane<K, T, F>], limit: usize) -> Result<(Vec<Item<K, T>>, bool), E>
 where
     F: FnMut() -> Result<Fetched<K, T>, E>,
 {
@@ -68,23 +93,18 @@ where
     if limit == 0 {
         return Ok((page, false));
     }
-    let mut heads: Vec<Option<Item<K, T>>> = Vec::with_capacity(lanes.len());
-    let mut order = BinaryHeap::with_capacity(lanes.len());
+    let mut heads = BinaryHeap::with_capacity(lanes.len());
     for (index, lane) in lanes.iter_mut().enumerate() {
-        let head = lane.pop()?;
-        order.extend(head.iter().map(|item| Reverse((item.at.clone(), index))));
-        heads.push(head);
+        heads.extend(lane.pop()?.map(|item| Head { item, lane: index }));
     }
-    while let Some(Reverse((at, index))) = order.pop() {
-        let item = heads[index].take().expect("a lane in the heap has a head");
-        if page.last().is_none_or(|last| last.at < at) {
+    while let Some(Head { item, lane }) = heads.pop() {
+        if page.last().is_none_or(|last| last.at < item.at) {
             if page.len() == limit {
                 return Ok((page, true));
             }
             page.push(item);
         }
-        heads[index] = lanes[index].pop()?;
-        order.extend(heads[index].iter().map(|item| Reverse((item.at.clone(), index))));
+        heads.extend(lanes[lane].pop()?.map(|item| Head { item, lane }));
     }
     Ok((page, false))
 }

@@ -182,9 +182,12 @@ fn checked_storage_class(class: String) -> S3Result<Option<String>> {
     Ok((class != "STANDARD").then_some(class))
 }
 
+/// The class of objects that name none.
+pub(crate) const STANDARD: &str = "STANDARD";
+
 /// The class as listings tell it.
 pub(crate) fn storage_class(attributes: &Attributes) -> &str {
-    attributes.storage_class.as_deref().unwrap_or("STANDARD")
+    attributes.storage_class.as_deref().unwrap_or(STANDARD)
 }
 
 fn checked_redirect(location: String) -> S3Result<String> {

@@ -6,12 +6,12 @@
 //! Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html>
 
 use http::Extensions;
-use meridian_object::{ListPage, ListRequest, ObjectInfo};
+use meridian_object::{ChecksumAlgorithm, ListPage, ListRequest, ListedObject, ObjectInfo};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result};
 
 use crate::acl_wire::owner_of;
-use crate::attributes::storage_class;
+use crate::attributes::STANDARD;
 use crate::buckets::PAGE_MAX;
 use crate::errors::invalid_argument;
 use crate::gateway::{Gateway, failed};
@@ -21,6 +21,16 @@ impl Gateway {
     /// S3's form of an object's owner.
     pub(crate) fn object_owner(&self, bucket_owner: &str, info: &ObjectInfo) -> dto::Owner {
         owner_of(&self.objects, info.attributes.owner.as_deref().unwrap_or(bucket_owner))
+    }
+
+    /// The entries of a page; those of the bucket's owner, which most are, have him looked up once.
+    fn contents(&self, encoding: Encoding, page: &ListPage, bucket_owner: Option<&str>) -> Vec<dto::Object> {
+        let usual = bucket_owner.map(|owner| owner_of(&self.objects, owner));
+        let owner = |object: &ListedObject| match &object.owner {
+            Some(other) if usual.is_some() => Some(owner_of(&self.objects, other)),
+            _ => usual.clone(),
+        };
+        page.entries.iter().map(|object| encoding.object(object, owner(object))).collect()
     }
 
     pub(crate) async fn on_list_objects(
@@ -46,9 +56,7 @@ impl Gateway {
             marker: Some(encoding.text(&marker)),
             max_keys: Some(limit as i32),
             is_truncated: Some(page.truncated),
-            contents: Some(
-                page.entries.iter().map(|info| encoding.object(info, Some(self.object_owner(&owner, info)))).collect(),
-            ),
+            contents: Some(self.contents(encoding, &page, Some(&owner))),
             common_prefixes: Some(encoding.prefixes(&page.common_prefixes)),
             delimiter: delimiter.map(|delimiter| encoding.text(&delimiter)),
             next_marker,
@@ -71,7 +79,7 @@ impl Gateway {
         let after = start_of_page(input.continuation_token.as_deref(), input.start_after.as_deref())?;
         let list = ListRequest { bucket: row.name, prefix: prefix.clone(), delimiter: delimiter.clone(), after, limit };
         let page = self.page(&extensions, list).await?;
-        let told = |info: &ObjectInfo| (input.fetch_owner == Some(true)).then(|| self.object_owner(&owner, info));
+        let told = (input.fetch_owner == Some(true)).then_some(owner.as_str());
         Ok(S3Response::new(dto::ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(encoding.text(&prefix)),
@@ -80,7 +88,7 @@ impl Gateway {
             continuation_token: input.continuation_token,
             is_truncated: Some(page.truncated),
             next_continuation_token: page.next.as_deref().map(token),
-            contents: Some(page.entries.iter().map(|info| encoding.object(info, told(info))).collect()),
+            contents: Some(self.contents(encoding, &page, told)),
             common_prefixes: Some(encoding.prefixes(&page.common_prefixes)),
             delimiter: delimiter.map(|delimiter| encoding.text(&delimiter)),
             encoding_type: input.encoding_type,
@@ -136,16 +144,20 @@ impl Encoding {
         prefixes.iter().map(|prefix| dto::CommonPrefix { prefix: Some(self.text(prefix)) }).collect()
     }
 
-    fn object(self, info: &ObjectInfo, owner: Option<dto::Owner>) -> dto::Object {
+    fn object(self, object: &ListedObject, owner: Option<dto::Owner>) -> dto::Object {
+        let storage_class = match &object.storage_class {
+            Some(class) => class.clone().into(),
+            None => dto::ObjectStorageClass::from_static(STANDARD),
+        };
         dto::Object {
-            key: Some(self.text(info.key.as_str())),
-            last_modified: Some(timestamp(info.last_modified_unix_ms)),
-            e_tag: Some(etag(&info.etag)),
-            size: i64::try_from(info.size).ok(),
-            storage_class: Some(storage_class(&info.attributes).to_owned().into()),
+            key: Some(self.text(object.key.as_str())),
+            last_modified: Some(timestamp(object.stamp.timestamp.unix_ms())),
+            e_tag: Some(etag(&object.etag)),
+            size: i64::try_from(object.size).ok(),
+            storage_class: Some(storage_class),
             owner,
-            checksum_algorithm: checksum_algorithms(info),
-            checksum_type: crate::put::checksum_type(&info.checksums),
+            checksum_algorithm: algorithms(object.checksums.iter().map(|checksum| checksum.algorithm)),
+            checksum_type: object.checksums.first().map(|first| crate::put::type_of(first.composite)),
             restore_status: None,
         }
     }
@@ -153,8 +165,12 @@ impl Encoding {
 
 /// The algorithms of an object's checksums, as listings tell them.
 pub(crate) fn checksum_algorithms(info: &ObjectInfo) -> Option<Vec<dto::ChecksumAlgorithm>> {
+    algorithms(info.checksums.iter().map(|checksum| checksum.algorithm))
+}
+
+fn algorithms(of: impl Iterator<Item = ChecksumAlgorithm>) -> Option<Vec<dto::ChecksumAlgorithm>> {
     let name = |algorithm| dto::ChecksumAlgorithm::from_static(crate::checksums::name(algorithm));
-    let algorithms: Vec<_> = info.checksums.iter().map(|checksum| name(checksum.algorithm)).collect();
+    let algorithms: Vec<_> = of.map(name).collect();
     (!algorithms.is_empty()).then_some(algorithms)
 }
 

@@ -104,9 +104,13 @@ pub(crate) fn checksum_texts(checksums: &[meridian_object::Checksum], parts: usi
 }
 
 pub(crate) fn checksum_type(checksums: &[meridian_object::Checksum]) -> Option<dto::ChecksumType> {
-    let first = checksums.first()?;
-    let name = if first.composite { dto::ChecksumType::COMPOSITE } else { dto::ChecksumType::FULL_OBJECT };
-    Some(dto::ChecksumType::from_static(name))
+    checksums.first().map(|first| type_of(first.composite))
+}
+
+/// Whether a checksum is one of the parts' checksums.
+pub(crate) fn type_of(composite: bool) -> dto::ChecksumType {
+    let name = if composite { dto::ChecksumType::COMPOSITE } else { dto::ChecksumType::FULL_OBJECT };
+    dto::ChecksumType::from_static(name)
 }
 
 #[cfg(test)]

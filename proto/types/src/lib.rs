@@ -26,6 +26,6 @@ pub use names::{BucketName, DatacenterName, NameError, NodeName, ObjectKey};
 pub use placement::partition_of;
 pub use plant::{Plant, Planted, Sound};
 pub use position::{EntryHash, LogPosition, Sequence};
-pub use record::{RecordError, RecordKind, decode_record, encode_record};
+pub use record::{RecordError, RecordKind, decode_front, decode_record, encode_record};
 pub use seen::{Seen, SeenError};
 pub use stamp::{Stamp, Timestamp};

@@ -7,8 +7,8 @@
 //! The checksum stands last so that a record is framed in one pass; the kind comes first so that a record read
 //! from the wrong place is refused by name. Kinds are explicit and never reused. See docs/formats/record.md.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// What a record holds. Never reuse a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,26 @@ pub fn encode_record<T: Serialize>(kind: RecordKind, version: u8, body: &T) -> V
 /// # Errors
 /// Says which check failed; nothing of a record that fails one is returned.
 pub fn decode_record<T: DeserializeOwned>(kind: RecordKind, version: u8, bytes: &[u8]) -> Result<T, RecordError> {
+    let (body, rest) = postcard::take_from_bytes(open_record(kind, version, bytes)?)
+        .map_err(|error| RecordError::Body { kind, reason: error.to_string() })?;
+    if !rest.is_empty() {
+        return Err(RecordError::Body { kind, reason: format!("{} bytes too many", rest.len()) });
+    }
+    Ok(body)
+}
+
+/// The first fields of a record, borrowed from it: for those who need no more. `T` names these fields and no others.
+///
+/// # Errors
+/// As `decode_record`: the whole record is checked.
+pub fn decode_front<'r, T: Deserialize<'r>>(kind: RecordKind, version: u8, bytes: &'r [u8]) -> Result<T, RecordError> {
+    let (front, _) = postcard::take_from_bytes(open_record(kind, version, bytes)?)
+        .map_err(|error| RecordError::Body { kind, reason: error.to_string() })?;
+    Ok(front)
+}
+
+/// The body of a record that is whole and of a known version.
+fn open_record(kind: RecordKind, version: u8, bytes: &[u8]) -> Result<&[u8], RecordError> {
     if bytes.len() < HEADER_LENGTH + CHECKSUM_LENGTH {
         return Err(RecordError::Short { length: bytes.len() });
     }
@@ -90,12 +110,7 @@ pub fn decode_record<T: DeserializeOwned>(kind: RecordKind, version: u8, bytes: 
     if content[1] == 0 || content[1] > version {
         return Err(RecordError::Version { kind, found: content[1], known: version });
     }
-    let (body, rest) = postcard::take_from_bytes(&content[HEADER_LENGTH..])
-        .map_err(|error| RecordError::Body { kind, reason: error.to_string() })?;
-    if !rest.is_empty() {
-        return Err(RecordError::Body { kind, reason: format!("{} bytes too many", rest.len()) });
-    }
-    Ok(body)
+    Ok(&content[HEADER_LENGTH..])
 }
 
 #[cfg(test)]
@@ -108,6 +123,18 @@ mod tests {
         let bytes = encode_record(RecordKind::Cursor, 1, &(7u32, "abc"));
         assert_eq!(hex::encode(&bytes), "030107036162639c6f7070");
         assert_eq!(decode_record::<(u32, String)>(RecordKind::Cursor, 1, &bytes).unwrap(), (7, "abc".to_owned()));
+    }
+
+    #[test]
+    fn a_front_is_read_without_the_rest_and_only_of_a_whole_record() {
+        let mut bytes = encode_record(RecordKind::Cursor, 1, &(7u32, "abc", 9u8));
+        assert_eq!(decode_front::<(u32, &str)>(RecordKind::Cursor, 1, &bytes).unwrap(), (7, "abc"));
+        assert!(matches!(decode_record::<(u32, String)>(RecordKind::Cursor, 1, &bytes), Err(RecordError::Body { .. })));
+        bytes[7] ^= 1; // behind the front
+        assert!(matches!(
+            decode_front::<(u32, &str)>(RecordKind::Cursor, 1, &bytes),
+            Err(RecordError::Checksum { .. })
+        ));
     }
 
     #[test]

@@ -131,11 +131,8 @@ fn expected(bucket: &BTreeMap<String, Rows>, query: &ListQuery) -> Expected {
 }
 
 fn shown(page: &ListPage) -> Expected {
-    let entry = |(key, version): &(meridian_types::ObjectKey, Box<ObjectVersion>)| {
-        (key.as_str().to_owned(), version.stamp.timestamp.raw())
-    };
     Expected {
-        entries: page.entries.iter().map(entry).collect(),
+        entries: page.entries.iter().map(|it| (it.key.as_str().to_owned(), it.stamp.timestamp.raw())).collect(),
         common_prefixes: page.common_prefixes.clone(),
         truncated: page.truncated,
     }

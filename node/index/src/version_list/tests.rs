@@ -129,7 +129,7 @@ proptest! {
         visible.sort();
         let query = crate::ListQuery { limit: 100, ..crate::ListQuery::default() };
         let page = crate::list(&group.kv, BUCKET, &query).unwrap();
-        let listed: Vec<_> = page.entries.iter().map(|(at, row)| (at.as_str().to_owned(), row.stamp)).collect();
+        let listed: Vec<_> = page.entries.iter().map(|object| (object.key.as_str().to_owned(), object.stamp)).collect();
         prop_assert_eq!(listed, visible);
         prop_assert_eq!(queries::bucket_is_empty(&group.kv, BUCKET).unwrap(), model.live.is_empty());
     }

@@ -5,7 +5,7 @@
 
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use meridian_object::{ListRequest, ObjectError, ObjectInfo, Objects};
+use meridian_object::{ListRequest, ListedObject, ObjectError, Objects};
 use serde::Serialize;
 
 use super::answer::invalid;
@@ -85,11 +85,11 @@ pub(super) async fn list(objects: &Objects, directory: &Directory, uri: &Uri) ->
         looked_at += (page.entries.len() + page.common_prefixes.len()).max(1);
         more = page.truncated;
         let mut found: Vec<(String, Entry)> = Vec::new();
-        for info in page.entries {
+        for object in page.entries {
             is_there = true;
-            let name = info.key.as_str()[directory.prefix.len()..].to_owned();
+            let name = object.key.as_str()[directory.prefix.len()..].to_owned();
             if !name.is_empty() {
-                found.push((name, file_entry(directory, *info))); // the directory's own object is not in it
+                found.push((name, file_entry(directory, *object))); // the directory's own object is not in it
             }
         }
         for prefix in page.common_prefixes {
@@ -118,14 +118,14 @@ pub(super) async fn list(objects: &Objects, directory: &Directory, uri: &Uri) ->
     Ok(json_answer(uri, StatusCode::OK, &page))
 }
 
-fn file_entry(directory: &Directory, info: ObjectInfo) -> Entry {
+fn file_entry(directory: &Directory, object: ListedObject) -> Entry {
     Entry {
-        full_path: format!("/buckets/{}/{}", directory.bucket, info.key),
+        full_path: format!("/buckets/{}/{}", directory.bucket, object.key),
         is_directory: false,
-        file_size: info.size,
-        mtime: Some(http_date(info.last_modified_unix_ms)),
-        mime: info.attributes.content_type,
-        etag: Some(info.etag),
+        file_size: object.size,
+        mtime: Some(http_date(object.stamp.timestamp.unix_ms())),
+        mime: object.content_type,
+        etag: Some(object.etag),
     }
 }
 
