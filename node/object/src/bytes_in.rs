@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use md5::{Digest, Md5};
 use meridian_cipher::{ChunkPlace, DataKey};
 use meridian_control::ControlError;
@@ -34,6 +35,8 @@ const APPEND_WAIT: Duration = Duration::from_secs(30);
 const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Orphan chunks of one body that are deleted at a time: they share syncs.
 const DELETES_IN_FLIGHT_MAX: usize = 16;
+/// Up to here the one chunk of a body is appended by the request's own task: another one costs it more than it gains.
+const APPEND_INLINE_SIZE_MAX: usize = 16 << 10;
 /// Up to here hashing costs less than handing it to another thread.
 const HASH_INLINE_SIZE_MAX: usize = 64 << 10;
 
@@ -48,7 +51,27 @@ pub(crate) struct StoredBody {
 pub(crate) struct UncommittedChunks {
     inner: Arc<Inner>,
     chunks: Vec<ChunkRef>,
-    appends: VecDeque<JoinHandle<Result<ChunkRef, ObjectError>>>,
+    appends: VecDeque<Append>,
+}
+
+/// An append that is not settled.
+enum Append {
+    /// Runs beside the reading of the body.
+    Beside(JoinHandle<Result<ChunkRef, ObjectError>>),
+    /// Begins when it is waited for, and goes on in the background if nobody waits any more.
+    Here(BoxFuture<'static, Result<ChunkRef, ObjectError>>),
+}
+
+impl Append {
+    async fn end(&mut self) -> Result<ChunkRef, ObjectError> {
+        match self {
+            Append::Here(append) => append.await,
+            Append::Beside(task) => match task.await {
+                Ok(appended) => appended,
+                Err(error) => Err(ObjectError::Storage(format!("an append ended early: {error}"))),
+            },
+        }
+    }
 }
 
 impl UncommittedChunks {
@@ -65,12 +88,9 @@ impl UncommittedChunks {
     async fn settle(&mut self, in_flight_max: usize) -> Result<(), ObjectError> {
         while self.appends.len() > in_flight_max {
             let append = self.appends.front_mut().expect("there are more than in_flight_max");
-            let ended = append.await; // popped only after it: a dropped request leaves it to `drop`
+            let ended = append.end().await; // popped only after it: a dropped request leaves it to `drop`
             self.appends.pop_front();
-            match ended {
-                Ok(chunk) => self.chunks.push(chunk?),
-                Err(error) => return Err(ObjectError::Storage(format!("an append ended early: {error}"))),
-            }
+            self.chunks.push(ended?);
         }
         Ok(())
     }
@@ -85,8 +105,8 @@ impl Drop for UncommittedChunks {
         let (inner, mut chunks) = (Arc::clone(&self.inner), std::mem::take(&mut self.chunks));
         let appends = std::mem::take(&mut self.appends);
         runtime.spawn(async move {
-            for append in appends {
-                if let Ok(Ok(chunk)) = append.await {
+            for mut append in appends {
+                if let Ok(chunk) = append.end().await {
                     chunks.push(chunk);
                 }
             }
@@ -157,7 +177,11 @@ pub(crate) async fn store_body(
         chunks.settle(CHUNKS_IN_FLIGHT_MAX - 1).await?;
         let sealed = cipher.clone().map(|cipher| (cipher, index));
         let append = append_chunk(Arc::clone(inner), code, data.clone(), sealed, permit.clone());
-        chunks.appends.push_back(tokio::spawn(append));
+        let is_all = length == Some(size) && index == 0 && data.len() <= APPEND_INLINE_SIZE_MAX;
+        chunks.appends.push_back(match is_all {
+            true => Append::Here(append.boxed()),
+            false => Append::Beside(tokio::spawn(append)),
+        });
         index += 1;
         hash = hash.update(data, permit).await?;
         if source.ended && source.rest.is_empty() {

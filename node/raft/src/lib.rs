@@ -18,6 +18,7 @@ mod leadership;
 mod log_store;
 mod members;
 mod network;
+mod recent;
 mod record;
 mod remote_view;
 mod route;

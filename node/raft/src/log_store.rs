@@ -5,6 +5,10 @@
 //!   share one sync (`Store::sync`).
 //! - The vote is durable when `save_vote` returns.
 //! - The log has no hole: entries leave it in one batch with the purged mark, or from its end.
+//! - What is read back at once, to be applied, comes from memory (`recent`): it is changed right after the write that it
+//!   mirrors, by the one writer of the log.
+//! - How far the log is committed is written with the next append: it need not be known for sure, a start goes on from
+//!   what is applied, and a write of its own is paid by every proposal.
 //! - Rows are removed one by one, so that no range tombstone lies before the log; only a jump (a follower that got a
 //!   snapshot) takes a range.
 
@@ -17,9 +21,11 @@ use std::sync::Arc;
 use meridian_index::kv::Step;
 use meridian_store::{Batch, Column, GroupId, Store};
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::recent::RecentEntries;
 use crate::record::{
     COMMITTED_ROW, PURGED_ROW, VOTE_ROW, decode_committed, decode_entry, decode_purged, decode_vote, encode_committed,
     encode_entry, encode_purged, encode_vote, entry_row, entry_rows_from, io_error,
@@ -39,13 +45,16 @@ pub(crate) struct LogStore {
     store: Store,
     group: GroupId,
     size: Arc<LogSize>,
+    recent: Arc<Mutex<RecentEntries>>,
+    /// Committed since the last append.
+    committed: Option<LogId>,
     _hold: mpsc::Sender<Infallible>,
 }
 
 impl LogStore {
     /// `hold` is dropped with the last reader, so that a host knows when the store is free.
     pub(crate) fn new(store: Store, group: GroupId, size: Arc<LogSize>, hold: mpsc::Sender<Infallible>) -> Self {
-        Self { store, group, size, _hold: hold }
+        Self { store, group, size, recent: Arc::default(), committed: None, _hold: hold }
     }
 
     fn row<T>(
@@ -82,6 +91,10 @@ impl LogStore {
 
     /// The entries in `[start, end)`, cut where their bytes reach `bytes_max`.
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if let Some(mut entries) = self.recent.lock().get(start, end) {
+            cut(&mut entries, bytes_max);
+            return Ok(entries);
+        }
         let mut entries = Vec::new();
         let mut bytes = 0;
         let mut failure = None;
@@ -114,6 +127,20 @@ impl LogStore {
                 batch.delete(Column::Log, self.group, &entry_row(index));
             }
         }
+    }
+}
+
+/// Cuts entries where their bytes reach `bytes_max`; one always stays.
+fn cut(entries: &mut Vec<Entry>, bytes_max: usize) {
+    let mut bytes = 0;
+    let reaches = |entry: &Entry| {
+        if let EntryPayload::Normal(command) = &entry.payload {
+            bytes += command.0.len();
+        }
+        bytes >= bytes_max
+    };
+    if let Some(last) = entries.iter().position(reaches) {
+        entries.truncate(last + 1);
     }
 }
 
@@ -163,14 +190,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        self.write(|batch| match &committed {
-            Some(id) => batch.put(Column::Log, self.group, COMMITTED_ROW, &encode_committed(id)),
-            None => batch.delete(Column::Log, self.group, COMMITTED_ROW),
-        })
+        self.committed = committed;
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        self.row(COMMITTED_ROW, decode_committed)
+        let written = self.row(COMMITTED_ROW, decode_committed)?;
+        Ok(self.committed.or(written))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -179,11 +205,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut batch = self.store.batch();
-        for entry in entries {
-            batch.put(Column::Log, self.group, &entry_row(entry.log_id.index), &encode_entry(&entry));
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        for entry in &entries {
+            batch.put(Column::Log, self.group, &entry_row(entry.log_id.index), &encode_entry(entry));
+        }
+        if let Some(committed) = self.committed.take() {
+            batch.put(Column::Log, self.group, COMMITTED_ROW, &encode_committed(&committed));
         }
         let bytes = batch.size_bytes();
         self.store.write(batch).map_err(io_error)?;
+        self.recent.lock().append(entries);
         self.store.sync(move |synced| callback.io_completed(synced.map_err(io_error)));
         self.size.grew(bytes);
         Ok(())
@@ -192,6 +223,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let first = last_log_id.map_or(0, |id| id.index + 1);
         let Some(last) = self.last(self.purged()?.as_ref())? else { return Ok(()) };
+        self.recent.lock().clear();
         self.write(|batch| self.delete(batch, first, last.index + 1))
     }
 
@@ -201,6 +233,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Ok(());
         }
         let first = purged.map_or(0, |id| id.index + 1);
+        self.recent.lock().drop_below(log_id.index + 1);
         self.write(|batch| {
             batch.put(Column::Log, self.group, PURGED_ROW, &encode_purged(&log_id));
             self.delete(batch, first, log_id.index + 1);

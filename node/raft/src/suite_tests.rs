@@ -88,13 +88,14 @@ async fn log_vote_and_marks_are_there_after_a_reopen() {
     log.purge(log_id(1, 4)).await.unwrap();
     log.truncate_after(Some(log_id(1, 15))).await.unwrap();
     log.save_committed(Some(log_id(1, 9))).await.unwrap();
+    append(&mut log, [entry(3, 16)]).await; // which carries the mark
     log.save_vote(&Vote::new_committed(3, 7)).await.unwrap();
     drop((log, directory.path()));
 
     let (mut log, _) = open(directory.path());
     let state = log.get_log_state().await.unwrap();
-    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 4)), Some(log_id(1, 15))));
-    assert_eq!(indexes(&mut log).await, (5..=15).collect::<Vec<_>>());
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 4)), Some(log_id(3, 16))));
+    assert_eq!(indexes(&mut log).await, (5..=16).collect::<Vec<_>>());
     assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 9)));
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(3, 7)));
 }

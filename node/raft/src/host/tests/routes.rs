@@ -117,3 +117,32 @@ async fn a_learner_is_let_in_and_follows_without_a_vote() {
     drop(route);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_one_reads_what_was_acknowledged_before_and_nothing_once_it_has_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..3u64 {
+        let (host, group) = alone(directory.path()).await;
+        let route = host.route(GROUP, members([1]).into(), Some(group.clone()));
+        // From the first moment in which it serves, also what the last run wrote.
+        assert_eq!(count_in(&route.read(PATIENCE).await.unwrap()), round * 200);
+        let writers = (0..4).map(|writer| {
+            let (group, route) = (group.clone(), route.clone());
+            async move {
+                for turn in 0..50 {
+                    let place = propose(&group, format!("writer {writer} turn {turn}")).await.unwrap();
+                    assert!(count_in(&route.read(PATIENCE).await.unwrap()) > place);
+                }
+            }
+        });
+        futures::future::join_all(writers).await;
+        // A state machine that refuses stops the group: what it holds is no answer any more.
+        if round == 2 {
+            let _ = propose(&group, POISON).await;
+            timeout(PATIENCE, group.leadership().wait_for(|leadership| !leadership.serving)).await.unwrap().unwrap();
+            assert!(route.read(Duration::from_millis(200)).await.is_err());
+        }
+        drop((route, group));
+        host.shutdown().await;
+    }
+}
