@@ -31,6 +31,7 @@ use crate::cli::{Cli, Command, NodeArgs, ParkedCommand, ReplicationCommand, Volu
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    without_huge_pages();
     let cli = Cli::parse();
     init_logging(matches!(cli.command, Command::Node(_)));
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first provider of this process");
@@ -48,6 +49,12 @@ fn main() -> ExitCode {
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     code
+}
+
+/// The allocator asks for huge pages, and then each of its heaps, one for every thread, holds megabytes of which it uses a few
+/// pages: a third of an idle node's memory (docs/performance.md). Where it can't be refused nothing else changes.
+fn without_huge_pages() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 fn exit_code_of(error: &anyhow::Error) -> ExitCode {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -73,7 +74,8 @@ impl Responder {
         }
         let request_bytes = announced(request.headers());
         let may_send_body = may_send_body(&request);
-        let running = recording(AssertUnwindSafe(self.run(request, &context)).catch_unwind());
+        let running = self.run(request, &context).boxed(); // moved as a pointer, like what `call` gives
+        let running = recording(AssertUnwindSafe(running).catch_unwind());
         let (answer, seen) = running.await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -144,17 +146,22 @@ impl Responder {
     async fn ask(&self, parts: Parts, body: Body, context: &RequestContext) -> Result<Response<Body>, s3s::HttpError> {
         let odd = odd_headers(&parts);
         if odd.is_empty() {
-            return self.service.call(Request::from_parts(parts, body)).await;
+            return self.call(Request::from_parts(parts, body)).await;
         }
         if are_signed(&parts, &odd) {
-            let proof = self.service.call(Request::from_parts(parts.clone(), Body::empty())).await?;
+            let proof = self.call(Request::from_parts(parts.clone(), Body::empty())).await?;
             // Only what was allowed and then not understood is asked again; a suffix without a length is taken for none.
             let misread = matches!(proof.status(), StatusCode::BAD_REQUEST | StatusCode::RANGE_NOT_SATISFIABLE);
             if !misread || context.principal().is_none() {
                 return Ok(proof);
             }
         }
-        self.service.call(Request::from_parts(without(parts, &odd), Body::empty())).await
+        self.call(Request::from_parts(without(parts, &odd), Body::empty())).await
+    }
+
+    /// Boxed: the state of s3s's operations is tens of KiB, which would be moved with each of the futures around it.
+    fn call(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, s3s::HttpError>> {
+        self.service.call(request).boxed()
     }
 
     fn report(

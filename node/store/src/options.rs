@@ -34,6 +34,10 @@ pub(crate) fn database(memory: &SharedMemory) -> Options {
     options.set_paranoid_checks(true);
     options.set_manual_wal_flush(true);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
+    // A batch has a handful of rows: inserting them by several threads, and spinning until another thread's batch is in, cost
+    // more CPU than they save.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
     options.set_write_buffer_manager(&memory.buffers);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_background_jobs(BACKGROUND_JOBS_MAX);

@@ -21,8 +21,8 @@ use crate::{DamagedRange, VolumeError};
 /// Largest read that is tried on the caller's thread, in bytes.
 const INLINE_READ_SIZE_MAX: u64 = 256 << 10;
 
-/// Fills a buffer from an offset; false when that would have to wait.
-type Fill<'a> = &'a dyn Fn(&mut [u8], u64) -> Result<bool, DiskError>;
+/// Reads as many bytes as are asked for from an offset; `None` when that would have to wait, or when there are not so many.
+type Read<'a> = &'a dyn Fn(usize, u64) -> Result<Option<Vec<u8>>, DiskError>;
 
 /// One read of a needle's data.
 #[derive(Debug, Clone)]
@@ -43,7 +43,10 @@ pub(crate) async fn read(volume: Arc<Volume>, fid: Fid, range: Range<u32>) -> Re
     }
     let read = NeedleRead { fid, place, range };
     if read.cost() <= INLINE_READ_SIZE_MAX {
-        let inline = |buffer: &mut [u8], offset| volume.data.read_cached_at(buffer, offset);
+        let inline = |size, offset| {
+            let mut buffer = vec![0; size];
+            Ok(volume.data.read_cached_at(&mut buffer, offset)?.then_some(buffer))
+        };
         if let Some(bytes) = read.run(&volume, &inline)? {
             return Ok(bytes);
         }
@@ -78,13 +81,15 @@ pub(crate) async fn read_raw(volume: Arc<Volume>, offset: u64, size_max: usize) 
         return Err(VolumeError::Gap { volume: volume.id(), offset, committed });
     }
     let size = (size_max as u64).min(committed - offset);
-    let mut buffer = vec![0; size as usize];
-    if size <= INLINE_READ_SIZE_MAX && volume.data.read_cached_at(&mut buffer, offset)? {
-        return Ok(buffer.into());
+    if size <= INLINE_READ_SIZE_MAX {
+        let mut buffer = vec![0; size as usize];
+        if volume.data.read_cached_at(&mut buffer, offset)? {
+            return Ok(buffer.into());
+        }
     }
     blocking(move || {
-        let read = volume.data.read_at(&mut buffer, offset)?;
-        buffer.truncate(read);
+        let mut buffer = Vec::new();
+        volume.data.append_at(&mut buffer, size as usize, offset)?;
         Ok(buffer.into())
     })
     .await
@@ -119,35 +124,29 @@ impl NeedleRead {
     }
 
     fn run_blocking(&self, volume: &Volume) -> Result<Bytes, VolumeError> {
-        let fill = |buffer: &mut [u8], offset| {
-            let wanted = buffer.len();
-            Ok(volume.data.read_at(buffer, offset)? == wanted)
+        let read = |size, offset| {
+            let mut buffer = Vec::new();
+            Ok((volume.data.append_at(&mut buffer, size, offset)? == size).then_some(buffer))
         };
         // A file that ends inside a committed needle has lost bytes.
-        self.run(volume, &fill)?.ok_or_else(|| self.corrupt(volume))
+        self.run(volume, &read)?.ok_or_else(|| self.corrupt(volume))
     }
 
-    /// None when `fill` would have to wait.
-    fn run(&self, volume: &Volume, fill: Fill<'_>) -> Result<Option<Bytes>, VolumeError> {
+    /// `None` when `read` gives nothing.
+    fn run(&self, volume: &Volume, read: Read<'_>) -> Result<Option<Bytes>, VolumeError> {
         let length = self.place.length as usize;
         let front_size = front_size(self.place.length);
         let range = self.range.start as usize..self.range.end as usize;
         if table_size(self.place.length) == 0 {
-            let mut whole = vec![0; front_size + length];
-            if !fill(&mut whole, self.place.offset())? {
-                return Ok(None);
-            }
+            let Some(whole) = read(front_size + length, self.place.offset())? else { return Ok(None) };
             self.check_front(volume, &whole)?;
             return Ok(Some(Bytes::from(whole).slice(front_size + range.start..front_size + range.end)));
         }
         let blocks = self.blocks();
         let data = blocks.start * BLOCK_SIZE..(blocks.end * BLOCK_SIZE).min(length);
-        let mut front = vec![0; front_size];
-        let mut bytes = vec![0; data.len()];
         let data_offset = self.place.offset() + (front_size + data.start) as u64;
-        if !fill(&mut front, self.place.offset())? || !fill(&mut bytes, data_offset)? {
-            return Ok(None);
-        }
+        let Some(front) = read(front_size, self.place.offset())? else { return Ok(None) };
+        let Some(bytes) = read(data.len(), data_offset)? else { return Ok(None) };
         self.check_front(volume, &front)?;
         verify_blocks(&front, blocks.start, &bytes).map_err(|_| self.corrupt(volume))?;
         if range.is_empty() {

@@ -91,6 +91,16 @@ pub trait DiskFile: Send + Sync + Debug + 'static {
     /// Fills `buffer` from `offset`; returns how many bytes there were before the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, DiskError>;
 
+    /// Appends up to `size` bytes from `offset` to `buffer`; returns how many there were before the end of the file. For
+    /// what is large: nobody has to clear the memory first.
+    fn append_at(&self, buffer: &mut Vec<u8>, size: usize, offset: u64) -> Result<usize, DiskError> {
+        let start = buffer.len();
+        buffer.resize(start + size, 0);
+        let read = self.read_at(&mut buffer[start..], offset)?;
+        buffer.truncate(start + read);
+        Ok(read)
+    }
+
     /// Fills `buffer` if that needs no waiting for the device; false leaves the buffer undefined.
     fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool, DiskError>;
 

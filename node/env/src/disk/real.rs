@@ -118,6 +118,22 @@ impl DiskFile for RealFile {
         Ok(filled)
     }
 
+    fn append_at(&self, buffer: &mut Vec<u8>, size: usize, offset: u64) -> Result<usize, DiskError> {
+        let start = buffer.len();
+        buffer.reserve_exact(size);
+        while buffer.len() < start + size {
+            let at = offset + (buffer.len() - start) as u64;
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(buffer), at) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(self.error("read", error)),
+            }
+        }
+        buffer.truncate(start + size); // there may have been more room than was asked for
+        Ok(buffer.len() - start)
+    }
+
     fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool, DiskError> {
         let wanted = buffer.len();
         let mut pieces = [IoSliceMut::new(buffer)];
@@ -184,6 +200,12 @@ mod tests {
         let mut read = vec![0; 6000];
         assert_eq!(disk.open(&path).unwrap().read_at(&mut read, 10).unwrap(), 5000);
         assert_eq!(read[..5000], bytes);
+        for (size, expected) in [(0, 0), (7, 7), (5000, 5000), (6000, 5000)] {
+            let mut appended = Vec::with_capacity(9000); // more room than is asked for
+            appended.push(1);
+            assert_eq!(file.append_at(&mut appended, size, 10).unwrap(), expected);
+            assert_eq!((appended[0], &appended[1..]), (1, &bytes[..expected]));
+        }
         assert!(!file.read_cached_at(&mut read, 10).unwrap(), "a read past the end is not whole");
         file.truncate(20).unwrap();
         assert_eq!(file.length().unwrap(), 20);
