@@ -35,6 +35,10 @@ test: build ## every test
 	bash .ci/install-test.sh
 	bash .ci/test.sh
 
+callgrind: install ## instructions of the hot paths' kernels against .ci/callgrind.baseline; RECORD=1 writes that anew
+	bash .ci/install-test.sh
+	bash .ci/callgrind.sh $(if $(RECORD),--record)
+
 test-clients: build ## boto3, aws CLI, s3cmd, rclone, restic and curl against three datacenters; FULL=1 for the slow ones
 	. .ci/env.sh
 	bash .ci/clients.sh "$$CARGO_TARGET_DIR/debug/meridian" $(ARGS)
@@ -47,9 +51,11 @@ check: install ## fmt, clippy -D warnings, licences, tidy
 	# The whole workspace is selected, so that dependencies keep the features that they were built with.
 	cargo test --locked -q --workspace --test tidy
 
-bench: release ## the workloads of `meridian bench` against a cluster of its own
+bench: release ## the workloads of `meridian bench` against a cluster of its own, as bench.md and bench.json in the cache folder
 	. .ci/env.sh
-	"$$CARGO_TARGET_DIR/release/meridian" bench --self-hosted $(ARGS)
+	"$$CARGO_TARGET_DIR/release/meridian" bench --self-hosted --workloads put,get,mixed,list,blob-put,blob-get,large-put,large-get \
+	    --markdown "$$CARGO_TARGET_DIR/bench.md" --report "$$CARGO_TARGET_DIR/bench.json" $(ARGS)
+	echo "wrote $$CARGO_TARGET_DIR/bench.md and bench.json"
 
 chaos: install ## the simulation of the pure core: SEEDS=n [SEED=k]
 	. .ci/env.sh; build_rocksdb_archive; use_rocksdb_archive
@@ -64,4 +70,4 @@ compose-test: build ## the tour of compose/README.md over containers, checked
 	. .ci/env.sh
 	bash compose/test.sh "$$CARGO_TARGET_DIR/debug/meridian"
 
-.PHONY: help install build release dev test test-clients check bench chaos compose-image compose-test
+.PHONY: help install build release dev test test-clients check callgrind bench chaos compose-image compose-test
