@@ -28,7 +28,7 @@ use meridian_store::{GroupId, SharedMemory, Store};
 use meridian_types::{DatacenterId, Timestamp};
 use meridian_volume::{VolumeOptions, VolumeSet};
 use meridian_wire::tls::{Identity as TlsIdentity, server_name};
-use meridian_wire::{LinkTimings, LocalNode, Members, Peer};
+use meridian_wire::{Dialer, LinkTimings, LocalNode, Members, Peer};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -440,6 +440,7 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
         peers: config.others.iter().map(peer).collect(),
         siblings: siblings.map(node).collect(),
         timings,
+        dialer: Dialer::default(),
         limits: ReplicationLimits {
             link_bytes_per_second_max: config.replication.rate_bytes_per_second_max,
             lag_warn: Duration::from_millis(config.timing.lag_warn_ms),

@@ -17,7 +17,7 @@ use meridian_env::HybridClock;
 use meridian_types::{DatacenterName, Incarnation, Timestamp};
 use meridian_wire::replication::{BootReply, BootRequest};
 use meridian_wire::tls::{Identity, server_name};
-use meridian_wire::{call, channel, replication_client};
+use meridian_wire::{call, replication_client};
 use tokio::time::Instant;
 
 use crate::driver::PEERS_TO_JUDGE_MIN;
@@ -102,8 +102,10 @@ async fn ask(
     nodes: &[PeerNode],
     judges: bool,
 ) -> Result<(BootReply, Option<i64>), ReplicationError> {
-    let channels =
-        nodes.iter().map(|node| channel(&node.grpc, identity, &server_name(&node.name, datacenter), &config.timings));
+    let channels = nodes.iter().map(|node| {
+        let name = server_name(&node.name, datacenter);
+        config.dialer.channel(&node.grpc, identity, &name, &config.timings)
+    });
     let channels = channels.collect::<Result<Vec<_>, _>>()?;
     loop {
         for channel in &channels {

@@ -12,10 +12,10 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use meridian_wire::Dialer;
 use meridian_wire::tls::Identity;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
@@ -45,6 +45,7 @@ pub enum BulkError {
 pub struct BulkClient {
     address: String,
     server_name: ServerName<'static>,
+    dialer: Dialer,
     connector: TlsConnector,
     connect_timeout: Duration,
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
@@ -83,13 +84,14 @@ impl BulkClient {
     pub fn new(
         address: String,
         server_name: String,
-        identity: &Identity,
+        (dialer, identity): (&Dialer, &Identity),
         connect_timeout: Duration,
     ) -> Result<Self, BulkError> {
         let name = ServerName::try_from(server_name.clone()).map_err(|_| BulkError::Name { name: server_name })?;
         Ok(Self {
             address,
             server_name: name,
+            dialer: dialer.clone(),
             connector: TlsConnector::from(Arc::clone(&identity.rustls_client())),
             connect_timeout,
             idle: Mutex::new(Vec::new()),
@@ -152,9 +154,8 @@ impl BulkClient {
         }
         let failed = |source| BulkError::Connect { address: self.address.clone(), source };
         let connect = async {
-            let tcp = TcpStream::connect(&self.address).await?;
-            tcp.set_nodelay(true)?;
-            self.connector.connect(self.server_name.clone(), tcp).await
+            let pipe = self.dialer.connect(&self.address).await?;
+            self.connector.connect(self.server_name.clone(), pipe).await
         };
         let stream = tokio::time::timeout(self.connect_timeout, connect)
             .await

@@ -32,8 +32,8 @@ use meridian_replica::{PATH_PREFIX, PeerHandler};
 use meridian_types::limits::NEEDLE_SIZE_MAX;
 use meridian_types::{Fid, FileGeneration, VolumeId};
 use meridian_volume::{VolumeError, VolumeSet, VolumeStatus};
+use meridian_wire::Listener;
 use meridian_wire::tls::{HANDSHAKE_TIMEOUT, Identity};
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -53,7 +53,7 @@ pub const RANGE_BYTES_MAX: usize = NEEDLE_SIZE_MAX + (64 << 10);
 
 /// Serves the bulk port until `shutdown`.
 pub async fn serve_bulk(
-    listener: TcpListener,
+    listener: impl Listener,
     identity: &Identity,
     volumes: Arc<VolumeSet>,
     replicas: PeerHandler,
@@ -70,7 +70,7 @@ pub async fn serve_bulk(
             () = &mut shutdown => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "accept at the bulk port");
                 tokio::time::sleep(Duration::from_millis(50)).await; // EMFILE: give others time to close
@@ -86,7 +86,6 @@ pub async fn serve_bulk(
         let replicas = Arc::clone(&replicas);
         tokio::spawn(async move {
             let _permit = permit;
-            let _ = stream.set_nodelay(true);
             let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake at the bulk port failed"),

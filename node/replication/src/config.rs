@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meridian_types::{DatacenterId, DatacenterName, NodeId, NodeName};
-use meridian_wire::{LinkTimings, LocalNode};
+use meridian_wire::{Dialer, LinkTimings, LocalNode};
 
 /// Another node, of this datacenter or of another one. Addresses are `HOST:PORT` and may be a proxy's: TLS checks the name.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct ReplicationConfig {
     /// The other nodes of this datacenter.
     pub siblings: Vec<PeerNode>,
     pub timings: LinkTimings,
+    /// How the other datacenters are dialled, for both lanes.
+    pub dialer: Dialer,
     pub limits: ReplicationLimits,
 }
 

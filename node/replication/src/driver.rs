@@ -95,7 +95,7 @@ impl Replication {
                 let source = Source::new(
                     peer.clone(),
                     identity,
-                    &config.timings,
+                    (&config.dialer, &config.timings),
                     &config.limits,
                     Arc::clone(&clock),
                     data,
@@ -104,7 +104,7 @@ impl Replication {
                 Ok((peer.id, Arc::new(source)))
             })
             .collect::<Result<BTreeMap<_, _>, ReplicationError>>()?;
-        let siblings = Siblings::new(&config.siblings, &config.datacenter_name, identity, &config.timings)?;
+        let siblings = Siblings::new(&config, identity)?;
         let stable = Mutex::new(stable::view(&config, &meta));
         let inner = Arc::new(Inner {
             siblings,

@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use meridian_control::VolumeRecord;
-use meridian_types::{DatacenterName, FileGeneration, NodeId, NodeName, Timestamp, VolumeId};
+use meridian_types::{FileGeneration, NodeId, NodeName, Timestamp, VolumeId};
 use meridian_wire::replication::replication_client::ReplicationClient;
 use meridian_wire::replication::{NodeVolumesReply, VolumesRequest};
 use meridian_wire::tls::{Identity, server_name};
-use meridian_wire::{LinkTimings, call, channel, fields, replication_client};
+use meridian_wire::{call, fields, replication_client};
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
 use crate::bulk_client::BulkClient;
 use crate::driver::Inner;
 use crate::error::reason_of;
-use crate::{PeerNode, ReplicationError};
+use crate::{ReplicationConfig, ReplicationError};
 
 /// A file on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,18 +75,16 @@ impl Siblings {
     /// # Errors
     /// When an address or a name of the configuration is not one.
     pub fn new(
-        nodes: &[PeerNode],
-        datacenter: &DatacenterName,
+        ReplicationConfig { siblings, datacenter_name, timings, dialer, .. }: &ReplicationConfig,
         identity: &Identity,
-        timings: &LinkTimings,
     ) -> Result<Self, ReplicationError> {
-        let siblings = nodes
+        let siblings = siblings
             .iter()
             .map(|node| {
-                let name = server_name(&node.name, datacenter);
-                let channel = channel(&node.grpc, identity, &name, timings)?;
-                let bulk = Arc::new(BulkClient::new(node.bulk.clone(), name, identity, timings.connect_timeout)?);
-                let (name, volumes) = (node.name.clone(), Mutex::default());
+                let name = server_name(&node.name, datacenter_name);
+                let channel = dialer.channel(&node.grpc, identity, &name, timings)?;
+                let bulk = BulkClient::new(node.bulk.clone(), name, (dialer, identity), timings.connect_timeout)?;
+                let (name, bulk, volumes) = (node.name.clone(), Arc::new(bulk), Mutex::default());
                 Ok((node.node, Arc::new(Sibling { name, bulk, channel, volumes, failing: AtomicBool::new(false) })))
             })
             .collect::<Result<_, ReplicationError>>()?;

@@ -13,7 +13,7 @@ use meridian_topology::{Group, Member, partition_groups};
 use meridian_types::{DatacenterId, NodeId, PartitionId, Timestamp, VolumeId};
 use meridian_wire::replication::replication_client::ReplicationClient;
 use meridian_wire::tls::{Identity, server_name};
-use meridian_wire::{LinkTimings, channel, replication_client};
+use meridian_wire::{Dialer, LinkTimings, replication_client};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tonic::transport::Channel;
@@ -143,7 +143,7 @@ impl Source {
     pub fn new(
         peer: PeerDatacenter,
         identity: &Identity,
-        timings: &LinkTimings,
+        (dialer, timings): (&Dialer, &LinkTimings),
         limits: &ReplicationLimits,
         clock: Arc<HybridClock>,
         committed: Timestamp,
@@ -154,8 +154,9 @@ impl Source {
             .iter()
             .map(|node| {
                 let name = server_name(&node.name, &peer.name);
-                let channel = channel(&node.grpc, identity, &name, timings)?;
-                let bulk = || BulkClient::new(node.bulk.clone(), name.clone(), identity, timings.connect_timeout);
+                let channel = dialer.channel(&node.grpc, identity, &name, timings)?;
+                let bulk =
+                    || BulkClient::new(node.bulk.clone(), name.clone(), (dialer, identity), timings.connect_timeout);
                 Ok(Link {
                     node: node.node,
                     channel,

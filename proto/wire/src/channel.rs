@@ -66,11 +66,8 @@ pub fn channel(
     Ok(endpoint(address, identity, server_name, timings)?.connect_lazy())
 }
 
-/// What `channel` dials, for whoever dials by another way than the machine's TCP: tests over a simulated network.
-///
-/// # Errors
-/// As `channel`.
-pub fn endpoint(
+/// What `channel` and `Dialer::channel` connect to.
+pub(crate) fn endpoint(
     address: &str,
     identity: &Identity,
     server_name: &str,

@@ -12,6 +12,7 @@
 mod caller;
 mod channel;
 mod codec;
+mod dialer;
 mod entries;
 pub mod fields;
 mod incoming;
@@ -20,7 +21,8 @@ mod server;
 pub mod tls;
 
 pub use caller::{CallerError, LocalNode, Members, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Peer, Shown};
-pub use channel::{ChannelError, LinkTimings, call, channel, endpoint, raft_client, replication_client};
+pub use channel::{ChannelError, LinkTimings, call, channel, raft_client, replication_client};
+pub use dialer::{BoxedPipe, Dialer, Listener, Pipe};
 pub use entries::{EntriesError, PackedEntries, pack_entries, unpack_entries};
 pub use fields::FieldError;
 pub use incoming::{Connection, Incoming, incoming, incoming_limited};
