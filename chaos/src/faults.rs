@@ -8,7 +8,9 @@ use crate::world::{Event, World};
 use crate::{Checked, DATACENTERS, NODES};
 
 /// Faults of a run.
-const FAULTS_PER_RUN: (u64, u64) = (7, 12);
+const FAULTS_PER_RUN: (u64, u64) = (8, 13);
+/// So long before the heal nothing waits any more.
+const LAST_STRIKE_MS: u64 = 600;
 /// How long one lasts.
 const DURATION_MS: (u64, u64) = (300, 4_000);
 /// How often one of a datacenter's disks is wiped, in a thousand runs.
@@ -145,7 +147,10 @@ impl World {
         if self.healed_at_ms.is_some() {
             return Ok(());
         }
-        if self.waits_for_work(fault) && self.rng.chance(WAITING_PER_MILLE) {
+        // One that would find nobody, or nothing under way, waits; but not so long that the run ends without it.
+        let has_time = self.now_ms < SAFETY_MS - LAST_STRIKE_MS;
+        let finds_nobody = matches!(fault, Fault::LeaderChange(place) if self.group(*place).leader.is_none());
+        if has_time && (finds_nobody || (self.waits_for_work(fault) && self.rng.chance(WAITING_PER_MILLE))) {
             self.schedule(1, Event::Fault(fault.clone()));
             return Ok(());
         }
