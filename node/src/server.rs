@@ -239,6 +239,8 @@ impl RunningNode {
 
     /// Lets requests in flight end, then stops every subsystem.
     pub async fn stop(mut self) {
+        // While this node still serves: writes go on elsewhere at once, and not only after an election.
+        self.host.hand_over().await;
         let _ = self.stop.send(true);
         self.replication.end_waits();
         let ended = tokio::time::timeout(SERVERS_GRACE, async { while self.servers.join_next().await.is_some() {} });

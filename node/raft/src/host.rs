@@ -25,6 +25,7 @@ use crate::error::RaftError;
 use crate::forward::ForwardHandler;
 use crate::group::Group;
 use crate::held_views::HeldViews;
+use crate::homing;
 use crate::leadership::{self, Leadership};
 use crate::log_store::LogStore;
 use crate::members::GroupMembers;
@@ -43,6 +44,8 @@ const ENTRIES_IN_MESSAGE_MAX: u64 = 512;
 const RELEASE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The pause before a learner that was not let in is tried again.
 const ENLIST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a node that stops waits until others lead its groups.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// Waits before a peer that can't be reached is tried again.
 const BACKOFF: &str = "100ms 200ms 400ms ...2s";
 
@@ -266,6 +269,11 @@ impl RaftHost {
             let learners = members.learners().clone();
             tasks.push(tokio::spawn(enlist(group, raft.clone(), learners, leadership.clone())).abort_handle());
         }
+        if members.first() != self.config.local.node && members.voters().contains(&self.config.local.node) {
+            let (home, leadership) = (members.first(), leadership.clone());
+            let bring_home = homing::bring_home(group, raft.clone(), home, self.heartbeat(), leadership);
+            tasks.push(tokio::spawn(bring_home).abort_handle());
+        }
         // Known to peers before it stands for election: their answers find it.
         let initialized = raft.is_initialized().await.map_err(|error| failed(&error))?;
         let (voters, is_first) = (members.voters(), members.first() == self.config.local.node);
@@ -286,6 +294,30 @@ impl RaftHost {
     /// The gRPC service that the other nodes call; add it to the node's server.
     pub fn service(self: &Arc<Self>) -> RaftServer<RaftService> {
         meridian_wire::raft_server(RaftService::new(self.clone()))
+    }
+
+    fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.config.heartbeat_ms)
+    }
+
+    /// Gives every group that this node leads to another voter that keeps up, and waits at most `HAND_OVER_MAX` until they are
+    /// led there: to be called before a node stops, while it still serves. Groups of one stay.
+    pub async fn hand_over(&self) {
+        let running: Vec<Raft> =
+            self.groups.lock().running.values().flatten().map(|running| running.raft.clone()).collect();
+        let heartbeat = self.heartbeat();
+        let handed = running.into_iter().map(|raft| async move {
+            let Some(to) = homing::hand_over(&raft, heartbeat).await else { return };
+            let wait = raft.wait(Some(HAND_OVER_MAX));
+            let taken = wait.metrics(
+                |metrics| metrics.current_leader.is_some_and(|leader| leader != metrics.id),
+                "another node leads",
+            );
+            if let Err(error) = taken.await {
+                tracing::warn!(%to, %error, "a group was not taken over in time");
+            }
+        });
+        futures::future::join_all(handed).await;
     }
 
     /// Stops all groups, for good. Proposals without an answer end as `Unknown`. When it returns, only the

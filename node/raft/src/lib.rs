@@ -13,6 +13,7 @@ mod error;
 mod forward;
 mod group;
 mod held_views;
+mod homing;
 mod host;
 mod leadership;
 mod log_store;

@@ -467,4 +467,5 @@ async fn a_message_for_another_node_or_an_unknown_group_is_refused() {
     host.shutdown().await;
 }
 
+mod homing;
 mod routes;
