@@ -30,6 +30,9 @@ pub struct ConnectionArgs {
     /// MERIDIAN_SECRET_KEY.
     #[arg(long, global = true, env = "MERIDIAN_ENDPOINT", value_name = "URL")]
     pub endpoint: Option<String>,
+    /// The certificate of the CA that an https endpoint's own is checked by, where the ready file holds none.
+    #[arg(long, global = true, env = "MERIDIAN_CA_FILE", value_name = "F")]
+    pub ca_file: Option<PathBuf>,
     /// Print JSON with stable field names instead of a table.
     #[arg(long, global = true)]
     pub json: bool,
@@ -109,6 +112,9 @@ pub struct InitArgs {
     /// The host that ready.json names to clients, where it differs from the nodes' own.
     #[arg(long, value_name = "HOST")]
     pub public_address: Option<String>,
+    /// Speak TLS with clients at the S3 and REST ports, by certificates of the cluster's own CA.
+    #[arg(long)]
+    pub tls: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -169,6 +175,9 @@ pub struct DevArgs {
     /// How long a day of lifecycle rules is, in seconds; for tests.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub lifecycle_day_seconds: Option<u64>,
+    /// Speak TLS with clients at the S3 and REST ports; decided when the cluster is made.
+    #[arg(long)]
+    pub tls: bool,
     /// Written when every datacenter answers, atomically.
     #[arg(long, value_name = "F")]
     pub ready_file: Option<PathBuf>,

@@ -7,14 +7,12 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use meridian_sigv4::{Credentials, PayloadHash, Scope, SecretKey};
 use serde::de::DeserializeOwned;
 
 use crate::cli::ConnectionArgs;
 use crate::init::{ReadyFile, read_ready};
+use crate::tls_client::{HttpClient, http_client, read_ca};
 
 /// Longest answer that is read.
 const ANSWER_SIZE_MAX: usize = 16 << 20;
@@ -33,32 +31,33 @@ pub struct UsageError(pub String);
 pub struct AdminClient {
     endpoint: String,
     credentials: Credentials,
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: HttpClient,
 }
 
 impl AdminClient {
     /// Finds the endpoint and the keys: `--endpoint` with keys from the environment or the ready file, else
     /// `--ready-file` alone, else the ready file of the default development cluster.
     pub fn connect(connection: &ConnectionArgs) -> Result<Self> {
-        let (endpoint, access_key, secret_key) = match (&connection.endpoint, &connection.ready_file) {
+        let (endpoint, access_key, secret_key, ca_pem) = match (&connection.endpoint, &connection.ready_file) {
             (Some(endpoint), Some(path)) if std::env::var_os(ACCESS_KEY_VARIABLE).is_none() => {
                 let ready = read_ready(path)?;
-                (endpoint.clone(), ready.access_key, ready.secret_key)
+                (endpoint.clone(), ready.access_key, ready.secret_key, ready.ca_pem)
             }
             (Some(endpoint), _) => {
                 let key = |name: &str| {
                     let mend = format!("--endpoint needs {name} in the environment, or a --ready-file with keys");
                     std::env::var(name).map_err(|_| UsageError(mend))
                 };
-                (endpoint.clone(), key(ACCESS_KEY_VARIABLE)?, key(SECRET_KEY_VARIABLE)?)
+                (endpoint.clone(), key(ACCESS_KEY_VARIABLE)?, key(SECRET_KEY_VARIABLE)?, None)
             }
             (None, ready_file) => {
                 let ready = find_ready(ready_file.as_deref())?;
                 let first = ready.datacenters.first().context("the ready file names no datacenter")?;
-                (first.rest.clone(), ready.access_key.clone(), ready.secret_key.clone())
+                (first.rest.clone(), ready.access_key.clone(), ready.secret_key.clone(), ready.ca_pem)
             }
         };
-        let http = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let ca_pem = connection.ca_file.as_deref().map(read_ca).transpose()?.or(ca_pem);
+        let http = http_client(&endpoint, ca_pem.as_deref())?;
         let credentials = Credentials { access_key, secret_key: SecretKey::new(secret_key) };
         Ok(Self { endpoint: endpoint.trim_end_matches('/').to_owned(), credentials, http })
     }
@@ -128,9 +127,9 @@ impl AdminClient {
 ///
 /// # Errors
 /// When the endpoint does not answer within `CALL_DEADLINE`.
-pub async fn ask_ready(endpoint: &str) -> Result<(StatusCode, serde_json::Value)> {
+pub async fn ask_ready(endpoint: &str, ca_pem: Option<&str>) -> Result<(StatusCode, serde_json::Value)> {
     let uri = format!("{}/readyz", endpoint.trim_end_matches('/'));
-    let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+    let http = http_client(endpoint, ca_pem)?;
     let request = Request::get(&uri).body(Full::default());
     let request = request.map_err(|error| UsageError(format!("--endpoint {endpoint:?}: {error}")))?;
     let exchange = async {

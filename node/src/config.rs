@@ -28,7 +28,7 @@ pub enum ConfigError {
     Field { field: String, problem: String, mend: String },
 }
 
-fn field(field: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> ConfigError {
+pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> ConfigError {
     ConfigError::Field { field: field.into(), problem: problem.into(), mend: mend.into() }
 }
 
@@ -54,6 +54,9 @@ pub struct NodeFile {
     pub encryption: EncryptionSection,
     #[serde(default)]
     pub s3: S3Section,
+    /// TLS at the ports for clients (S3 and REST); without it they speak plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_tls: Option<ClientTlsSection>,
     /// All datacenters with their nodes, this one included. Addresses of other datacenters' nodes may be those
     /// of a proxy that stands between.
     #[serde(rename = "datacenter")]
@@ -95,6 +98,8 @@ pub struct LimitsSection {
     pub chunk_budget_mib: usize,
     /// Connections at the S3 port.
     pub s3_connections_max: usize,
+    /// TLS handshakes in progress at each port for clients.
+    pub handshakes_max: usize,
     /// Size at which a volume is sealed and another one taken.
     pub volume_size_mib: u64,
 }
@@ -106,6 +111,7 @@ impl Default for LimitsSection {
             write_buffers_mib: 64,
             chunk_budget_mib: 96,
             s3_connections_max: 4096,
+            handshakes_max: 256,
             volume_size_mib: limits::VOLUME_SIZE_MAX >> 20,
         }
     }
@@ -198,6 +204,16 @@ pub enum BlobAuthSetting {
     Open,
 }
 
+/// TLS at the ports for clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTlsSection {
+    /// The server's certificate and those between it and its CA, in PEM form; relative to this file.
+    pub certificate: PathBuf,
+    /// Its private key in PEM form, readable by its owner only; relative to this file.
+    pub key: PathBuf,
+}
+
 /// Server-side encryption of objects.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -287,6 +303,7 @@ pub struct NodeConfig {
     pub rest: RestSection,
     pub encryption: EncryptionSection,
     pub s3: S3Section,
+    pub client_tls: Option<ClientTlsSection>,
     pub secrets: Secrets,
 }
 
@@ -426,6 +443,9 @@ impl NodeConfig {
             rest: file.rest,
             s3: file.s3,
             encryption: EncryptionSection { keys: base.join(&file.encryption.keys), ..file.encryption },
+            client_tls: file
+                .client_tls
+                .map(|tls| ClientTlsSection { certificate: base.join(tls.certificate), key: base.join(tls.key) }),
             timing: file.timing,
             secrets,
         })
@@ -530,6 +550,7 @@ mod tests {
             rest: RestSection::default(),
             encryption: EncryptionSection::default(),
             s3: S3Section::default(),
+            client_tls: None,
             timing: TimingSection::default(),
             datacenters: vec![
                 DatacenterSection { id: 1, name: "dc-a".into(), nodes: vec![member(1, "dc-a-1", 9000)] },

@@ -35,7 +35,7 @@ pub async fn run(args: &DevArgs, ready_file: Option<&Path>) -> Result<ExitCode> 
     for config in &mut configs {
         config.lifecycle.day_seconds = args.lifecycle_day_seconds.unwrap_or(config.lifecycle.day_seconds);
         config.encryption.make_keys = true;
-        config.encryption.customer_keys_over_http = true; // it listens on this machine alone
+        config.encryption.customer_keys_over_http = !args.tls; // it listens on this machine alone
         config.s3.domains.push("localhost".to_owned()); // every system resolves its subdomains to itself
     }
     let memory = ProcessMemory::new(&configs[0].limits);
@@ -74,6 +74,11 @@ fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
                 port_base.unwrap_or(0),
             );
         }
+        if ready.ca_pem.is_some() != args.tls {
+            let (with, mend) = if args.tls { ("without", "leave out --tls") } else { ("with", "start it with --tls") };
+            let directory = directory.display();
+            bail!("{directory} holds a cluster that was made {with} --tls; {mend}, or choose another --dir");
+        }
         return Ok(ready);
     }
     let plan = ClusterPlan {
@@ -91,6 +96,7 @@ fn open_or_create(args: &DevArgs, directory: &Path) -> Result<ReadyFile> {
         limits: LimitsSection::default(),
         // It binds to loopback, and the cookie of a fid is a secret.
         rest: RestSection { blob_auth: BlobAuthSetting::Open },
+        tls: args.tls,
     };
     plan.write()
 }
@@ -100,11 +106,19 @@ fn print_welcome(ready: &ReadyFile, directory: &Path, elapsed: Duration) {
     for dc in &ready.datacenters {
         println!("  {}   S3 {}   REST {}", dc.name, dc.s3, dc.rest);
     }
+    let ca_file = directory.join("ca/ca.pem");
+    let (mut cacert, mut bundle) = (String::new(), String::new());
+    if ready.ca_pem.is_some() {
+        cacert = format!(" --cacert {}", ca_file.display());
+        bundle = format!(" AWS_CA_BUNDLE={}", ca_file.display());
+    }
     let first = &ready.datacenters[0];
     let last = ready.datacenters.last().expect("a cluster has a datacenter");
     let curl = |region: &str| {
         let keys = format!("{}:{}", ready.access_key, ready.secret_key);
-        format!("curl -fsS --aws-sigv4 aws:amz:{region}:s3 -u {keys} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD'")
+        format!(
+            "curl -fsS{cacert} --aws-sigv4 aws:amz:{region}:s3 -u {keys} -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD'"
+        )
     };
     println!(
         "\nTry it: write in {}, read in {} (Ctrl-C stops the cluster, {} keeps it):\n",
@@ -116,6 +130,6 @@ fn print_welcome(ready: &ReadyFile, directory: &Path, elapsed: Duration) {
     println!("  {} -X PUT --data-binary 'one write crosses' {}/hello/world", curl(&first.region), first.s3);
     println!("  {} --retry 5 --retry-all-errors {}/hello/world\n", curl(&last.region).replace("-fsS", "-fs"), last.s3);
     println!("Or with any S3 client:\n");
-    println!("  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}", ready.access_key, ready.secret_key);
+    println!("  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}{bundle}", ready.access_key, ready.secret_key);
     println!("  aws --endpoint-url {} s3 ls\n", first.s3);
 }

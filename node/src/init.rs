@@ -5,7 +5,7 @@
 //! D/cluster.toml            what was asked for
 //! D/ca/{ca.pem,ca.key}      the CA; its key is needed only to add nodes
 //! D/ready.json              endpoints and the first access key
-//! D/<dc>/<node>/node.toml   and secrets.toml, tls/{ca.pem,node.pem,node.key}, data/
+//! D/<dc>/<node>/node.toml   and secrets.toml, tls/{ca.pem,node.pem,node.key}, data/; with --tls client-tls/{cert.pem,key.pem}
 //! ```
 //!
 //! Invariants: nothing that exists is overwritten; secrets and keys are readable by their owner only.
@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use crate::address::Address;
 use crate::client::UsageError;
 use crate::config::{
-    CONFIG_VERSION, ClusterSection, DatacenterSection, EncryptionSection, LifecycleSection, LimitsSection,
-    MemberSection, NodeFile, NodeSection, ReplicationSection, RestSection, S3Section, Secrets, TimingSection,
+    CONFIG_VERSION, ClientTlsSection, ClusterSection, DatacenterSection, EncryptionSection, LifecycleSection,
+    LimitsSection, MemberSection, NodeFile, NodeSection, ReplicationSection, RestSection, S3Section, Secrets,
+    TimingSection,
 };
 use crate::pki::Authority;
 
@@ -55,6 +56,8 @@ pub struct ClusterPlan {
     pub public_address: Option<String>,
     pub limits: LimitsSection,
     pub rest: RestSection,
+    /// Clients speak TLS.
+    pub tls: bool,
 }
 
 /// `ready.json`: where a cluster's endpoints are. Field names are an interface.
@@ -63,6 +66,9 @@ pub struct ReadyFile {
     pub datacenters: Vec<ReadyDatacenter>,
     pub access_key: String,
     pub secret_key: String,
+    /// The certificate of the CA that the endpoints' own are checked by, where these are `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -226,7 +232,7 @@ impl ClusterPlan {
                 self.write_node(&authority, &cluster, &secrets, &seen, datacenter, node)?;
             }
         }
-        let ready = self.ready_file(&inside, &secrets)?;
+        let ready = self.ready_file(&inside, &secrets, authority.certificate_pem())?;
         // Written last: its presence says that the cluster is whole.
         write_atomically(&directory.join("ready.json"), &serde_json::to_vec_pretty(&ready)?, true)?;
         Ok(ready)
@@ -265,16 +271,38 @@ impl ClusterPlan {
             rest: self.rest,
             encryption: EncryptionSection::default(),
             s3: S3Section::default(),
+            client_tls: self.tls.then(|| self.write_client_tls(authority, &home, node, datacenter)).transpose()?,
             datacenters: datacenters.to_vec(),
         };
         write_atomically(&home.join("node.toml"), toml::to_string(&file)?.as_bytes(), false)
     }
 
-    fn ready_file(&self, datacenters: &[DatacenterSection], secrets: &Secrets) -> Result<ReadyFile> {
+    /// A certificate for the ports for clients, in every name that these may know the node by.
+    fn write_client_tls(
+        &self,
+        authority: &Authority,
+        home: &Path,
+        node: &MemberSection,
+        datacenter: &DatacenterSection,
+    ) -> Result<ClientTlsSection> {
+        let named = |host: &str| host.replace("{node}", &node.name).replace("{datacenter}", &datacenter.name);
+        let hosts = [Some(self.address.as_str()), self.wan_address.as_deref(), self.public_address.as_deref()];
+        let mut names: BTreeSet<String> = hosts.into_iter().flatten().map(named).collect();
+        names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+        let made = authority.issue_for_clients(names.into_iter().collect())?;
+        let section = ClientTlsSection { certificate: "client-tls/cert.pem".into(), key: "client-tls/key.pem".into() };
+        std::fs::create_dir_all(home.join("client-tls")).context("create client-tls")?;
+        write_atomically(&home.join(&section.certificate), made.certificate_pem.as_bytes(), false)?;
+        write_atomically(&home.join(&section.key), made.key_pem.as_bytes(), true)?;
+        Ok(section)
+    }
+
+    fn ready_file(&self, datacenters: &[DatacenterSection], secrets: &Secrets, ca_pem: &str) -> Result<ReadyFile> {
+        let scheme = if self.tls { "https" } else { "http" };
         let endpoint = |address: &Address| -> Result<String> {
             Ok(match &self.public_address {
-                Some(host) => format!("http://{}", Address::new(host, address.port())?),
-                None => format!("http://{}", address.reachable()),
+                Some(host) => format!("{scheme}://{}", Address::new(host, address.port())?),
+                None => format!("{scheme}://{}", address.reachable()),
             })
         };
         let datacenter = |dc: &DatacenterSection| -> Result<ReadyDatacenter> {
@@ -286,7 +314,12 @@ impl ClusterPlan {
             Ok(ReadyDatacenter { name: dc.name.clone(), region: dc.name.clone(), s3, rest, nodes })
         };
         let datacenters = datacenters.iter().map(datacenter).collect::<Result<_>>()?;
-        Ok(ReadyFile { datacenters, access_key: secrets.access_key.clone(), secret_key: secrets.secret_key.clone() })
+        Ok(ReadyFile {
+            datacenters,
+            access_key: secrets.access_key.clone(),
+            secret_key: secrets.secret_key.clone(),
+            ca_pem: self.tls.then(|| ca_pem.to_owned()),
+        })
     }
 }
 
@@ -316,6 +349,7 @@ mod tests {
             public_address: None,
             limits: LimitsSection::default(),
             rest: RestSection::default(),
+            tls: false,
         }
     }
 
@@ -348,6 +382,19 @@ mod tests {
         assert_eq!((config.datacenter.name.as_str(), config.code.to_string().as_str()), ("dc-c", "200"));
         assert_eq!(config.secrets.access_key, ready.access_key);
         assert!(plan(dir.path()).write().unwrap_err().to_string().contains("already holds"));
+    }
+
+    #[test]
+    fn tls_for_clients_is_made_where_it_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let ready = ClusterPlan { tls: true, ..plan(dir.path()) }.write().unwrap();
+        assert_eq!(ready.datacenters[1].nodes[0].rest, "https://127.0.0.1:9101");
+        assert!(ready.ca_pem.unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+        for path in node_files(dir.path()).unwrap() {
+            let section = NodeConfig::load(&path).unwrap().client_tls.unwrap();
+            assert!(section.certificate.starts_with(dir.path()));
+            crate::client_ports::ClientPorts::open(Some(&section)).unwrap().tls.unwrap();
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cli_bench;
 mod cli_kms;
 mod cli_users;
 mod client;
+mod client_ports;
 mod commands;
 mod config;
 mod dev;
@@ -19,6 +20,7 @@ mod links;
 mod pki;
 mod server;
 mod signals;
+mod tls_client;
 mod users;
 
 use std::process::ExitCode;

@@ -44,6 +44,20 @@ impl Authority {
         self.issuer.key().serialize_pem()
     }
 
+    /// A certificate for the ports for clients, which knows them by `names`: addresses or DNS names. It is no node's: other
+    /// nodes take it neither from a client nor from a server.
+    pub fn issue_for_clients(&self, names: Vec<String>) -> Result<NodeCertificate> {
+        let key = KeyPair::generate().context("make a key for the client ports")?;
+        let mut params = CertificateParams::new(names).context("name the client ports")?;
+        params.distinguished_name = name("meridian client ports");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true; // some clients demand it (RFC 5280, section 4.2.1.1)
+        set_validity(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).context("sign the client ports' certificate")?;
+        Ok(NodeCertificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+
     /// The identity of one node, for both ends of a connection.
     pub fn issue(&self, node: &NodeName, datacenter: &DatacenterName) -> Result<NodeCertificate> {
         let key = KeyPair::generate().context("make a node's key")?;

@@ -36,6 +36,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
+use crate::client_ports::ClientPorts;
 use crate::config::{BlobAuthSetting, Datacenter, LimitsSection, Member, NodeConfig};
 use crate::identity::Identity;
 use crate::key_list::KeyFile;
@@ -94,6 +95,7 @@ impl RunningNode {
     }
 
     async fn start_subsystems(config: NodeConfig, memory: ProcessMemory) -> Result<Self> {
+        let ports = ClientPorts::open(config.client_tls.as_ref())?;
         let mut identity = Identity::take(&config.data, config.cluster, config.datacenter.id, config.member.id)?;
         let listeners = Listeners::bind(&config).await?;
         let tls = TlsIdentity::load(&config.tls)?;
@@ -188,7 +190,7 @@ impl RunningNode {
         let metrics = Arc::new(NodeMetrics::new());
         let users = Arc::new(Users::new(&config.secrets, objects.clone()));
         let administered = objects.clone();
-        let mut s3_config = s3_config(&config, Arc::clone(&users), &metrics);
+        let mut s3_config = s3_config(&config, Arc::clone(&users), &metrics, &ports);
         let replicated = replication.clone();
         s3_config.durable_everywhere = Some(Arc::new(move || replicated.durable_everywhere()));
         let lifecycle = Arc::new(LifecycleCounts::default());
@@ -196,6 +198,15 @@ impl RunningNode {
             let (objects, counts, stopped) = (objects.clone(), Arc::clone(&lifecycle), stopped(&stop));
             let config = lifecycle::config(config.lifecycle);
             servers.spawn(async move { objects.run_lifecycle(config, counts, stopped).await });
+        }
+        {
+            let (following, stopped) = (ports.clone().follow(), stopped(&stop));
+            servers.spawn(async move {
+                tokio::select! {
+                    () = following => {}
+                    () = stopped => {}
+                }
+            });
         }
         let shutdown = stopped(&stop);
         servers.spawn(async move {
@@ -213,6 +224,7 @@ impl RunningNode {
             metrics: Arc::clone(&metrics),
             gossip: gossip.clone(),
             lifecycle,
+            ports,
         });
         let rest_config = RestConfig {
             view: Arc::clone(&view) as Arc<dyn NodeView>,
@@ -221,6 +233,9 @@ impl RunningNode {
             objects: administered,
             metrics,
             connections_max: view.config.limits.s3_connections_max,
+            handshakes_max: view.config.limits.handshakes_max,
+            tls: view.ports.tls.clone(),
+            counts: Arc::clone(&view.ports.rest),
             blob_auth: match view.config.rest.blob_auth {
                 BlobAuthSetting::Token => BlobAuth::Token,
                 BlobAuthSetting::Open => BlobAuth::Open,
@@ -453,12 +468,14 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
     }
 }
 
-fn s3_config(config: &NodeConfig, users: Arc<Users>, metrics: &Arc<NodeMetrics>) -> S3Config {
-    let limits = GatewayLimits { connections_max: config.limits.s3_connections_max, ..GatewayLimits::default() };
+fn s3_config(config: &NodeConfig, users: Arc<Users>, metrics: &Arc<NodeMetrics>, ports: &ClientPorts) -> S3Config {
+    let (connections_max, handshakes_max) = (config.limits.s3_connections_max, config.limits.handshakes_max);
+    let limits = GatewayLimits { connections_max, handshakes_max, ..GatewayLimits::default() };
     let observer: Arc<dyn RequestObserver> = Arc::new(S3Requests(Arc::clone(metrics)));
     let customer_keys_over_http = config.encryption.customer_keys_over_http;
+    let (tls, counts) = (ports.tls.clone(), Arc::clone(&ports.s3));
     let domains = config.s3.domains.clone();
-    S3Config { limits, domains, observer: Some(observer), customer_keys_over_http, ..S3Config::new(users) }
+    S3Config { limits, domains, observer: Some(observer), customer_keys_over_http, tls, counts, ..S3Config::new(users) }
 }
 
 /// Counts the S3 gateway's requests.
@@ -481,6 +498,7 @@ struct View {
     metrics: Arc<NodeMetrics>,
     gossip: Arc<ChitchatMembership>,
     lifecycle: Arc<LifecycleCounts>,
+    ports: ClientPorts,
 }
 
 #[async_trait]
@@ -590,6 +608,7 @@ impl NodeView for View {
             self.metrics.gauge("meridian_stable_age_seconds", vec![Label::new("time", name)]).set(age(raw));
         }
         lifecycle::show(&self.lifecycle, &self.metrics);
+        self.ports.show(&self.metrics);
         self.metrics.gauge("meridian_tombstones", Vec::new()).set(stable.tombstones as f64);
         for (role, mirror) in [("primary", false), ("mirror", true)] {
             let states = self.volumes.states();

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::ports::PortRange;
 use crate::s3::S3;
+use crate::tls::{HttpClient, http_client};
 
 /// What `dev` is asked to write once everything answers, in the cluster's directory.
 const DEV_READY_FILE: &str = "dev-ready.json";
@@ -41,6 +42,8 @@ pub struct ClusterOptions {
     pub wrapper: Option<(String, Vec<String>)>,
     /// How long a day of lifecycle rules is; for `Shape::Dev`.
     pub lifecycle_day_seconds: Option<u64>,
+    /// Whether clients speak TLS, with the cluster's own CA.
+    pub tls: bool,
     /// Where the cluster lives; a directory of its own without it.
     pub directory: Option<PathBuf>,
     /// Where the processes log to; beside the data without it.
@@ -58,6 +61,7 @@ impl ClusterOptions {
             code: None,
             wrapper: None,
             lifecycle_day_seconds: None,
+            tls: false,
             directory: None,
             logs: None,
         }
@@ -190,6 +194,7 @@ impl Cluster {
             .args(["init", "--datacenters", &datacenters, "--port-base", &base, "--partitions", &partitions])
             .args(["--nodes", &nodes, "--racks", &racks])
             .args(self.options.code.iter().flat_map(|code| ["--replication", code]))
+            .args(self.options.tls.then_some("--tls"))
             .arg("--dir")
             .arg(&self.directory)
             .output()?;
@@ -265,7 +270,23 @@ impl Cluster {
     pub fn s3(&self, name: &str) -> S3 {
         let (datacenter, entry) = self.entry(name);
         let text = |value: &Value| value.as_str().expect("ready files hold texts").to_owned();
-        S3::new(&text(&entry["s3"]), datacenter, &text(&self.ready["access_key"]), &text(&self.ready["secret_key"]))
+        let (access_key, secret_key) = (text(&self.ready["access_key"]), text(&self.ready["secret_key"]));
+        S3::trusting(self.ca_pem(), &text(&entry["s3"]), datacenter, &access_key, &secret_key)
+    }
+
+    /// Whom clients trust, where they speak TLS.
+    fn ca_pem(&self) -> Option<&str> {
+        self.ready["ca_pem"].as_str()
+    }
+
+    /// An unsigned GET at the REST port of a node; the status and the body.
+    pub async fn get(&self, name: &str, path: &str) -> Result<(u16, String)> {
+        self.anonymous(&format!("{}{path}", self.rest(name))).await
+    }
+
+    /// An unsigned GET of a URL of this cluster; the status and the body.
+    pub async fn anonymous(&self, url: &str) -> Result<(u16, String)> {
+        get_url(&http_client(self.ca_pem()), url).await
     }
 
     /// The first user's access key and secret key.
@@ -294,6 +315,7 @@ impl Cluster {
             if let Some(day_seconds) = self.options.lifecycle_day_seconds {
                 command.args(["--lifecycle-day-seconds", &day_seconds.to_string()]);
             }
+            command.args(self.options.tls.then_some("--tls"));
             command.arg("--dir").arg(&self.directory);
         } else {
             command.arg("node").arg("--config").arg(self.node_directory(name).join("node.toml"));
@@ -381,6 +403,11 @@ impl Cluster {
         self.running(name)?.signal(Signal::CONT)
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&self, name: &str) -> Result<()> {
+        self.running(name)?.signal(Signal::HUP)
+    }
+
     fn running(&self, name: &str) -> Result<&Process> {
         let process = self.processes.iter().find(|process| process.name == name && process.child.is_some());
         process.with_context(|| format!("{name} does not run"))
@@ -411,7 +438,7 @@ impl Cluster {
             let what = format!("{datacenter} being ready");
             let (mut is_ready, mut last) = (false, None);
             let waited = wait_until(&what, READY_DEADLINE, async || {
-                let answer = plain_get(&url, "/readyz").await;
+                let answer = self.anonymous(&format!("{url}/readyz")).await;
                 is_ready = answer.as_ref().is_ok_and(|(status, _)| *status == 200);
                 last = Some(answer);
                 is_ready || process.has_ended()
@@ -479,13 +506,15 @@ fn check(output: &Output) -> Result<()> {
     bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))
 }
 
-/// An unsigned GET; the status and the body.
+/// An unsigned GET over plain HTTP; the status and the body.
 pub async fn plain_get(endpoint: &str, path: &str) -> Result<(u16, String)> {
+    get_url(&http_client(None), &format!("{endpoint}{path}")).await
+}
+
+async fn get_url(client: &HttpClient, url: &str) -> Result<(u16, String)> {
     use http_body_util::BodyExt;
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
-        .build_http::<http_body_util::Empty<bytes::Bytes>>();
     let exchange = async {
-        let answer = client.get(format!("{endpoint}{path}").parse()?).await?;
+        let answer = client.get(url.parse()?).await?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await?.to_bytes();
         anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))

@@ -24,6 +24,7 @@ mod rest;
 mod rivals;
 mod s3;
 mod sync_fault;
+mod tls;
 mod traffic;
 
 pub use body::{BODY_SIZE_MIN, describing_body, number_of_body};

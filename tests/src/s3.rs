@@ -6,10 +6,9 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use meridian_sigv4::{Credentials, PayloadHash, Scope, SecretKey};
+
+use crate::tls::{HttpClient, http_client};
 
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -20,7 +19,7 @@ pub struct S3 {
     endpoint: String,
     credentials: Credentials,
     scope: Scope,
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: HttpClient,
 }
 
 /// What came back.
@@ -58,14 +57,16 @@ impl Answer {
 
 impl S3 {
     pub fn new(endpoint: &str, region: &str, access_key: &str, secret_key: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(2)));
+        Self::trusting(None, endpoint, region, access_key, secret_key)
+    }
+
+    /// For an `https` endpoint whose certificate is of the CA with this one.
+    pub fn trusting(ca_pem: Option<&str>, endpoint: &str, region: &str, access_key: &str, secret_key: &str) -> Self {
         Self {
             endpoint: endpoint.to_owned(),
             credentials: Credentials { access_key: access_key.to_owned(), secret_key: SecretKey::new(secret_key) },
             scope: Scope::new(region, "s3"),
-            http: Client::builder(TokioExecutor::new()).build(connector),
+            http: http_client(ca_pem),
         }
     }
 

@@ -158,6 +158,7 @@ fn dependencies_run_downwards() {
         ("meridian-cipher", 1),
         ("meridian-policy", 1),
         ("meridian-gossip", 1),
+        ("meridian-edge", 2),
         ("meridian-replicator", 2),
         ("meridian-index", 3),
         ("meridian-env", 3),

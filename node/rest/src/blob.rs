@@ -45,14 +45,17 @@ pub(crate) struct BlobState {
     pub(crate) keys: Arc<dyn AdminKeys>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) auth: BlobAuth,
+    /// Of this port and, since they are set up alike, of the other nodes' too: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pictures: picture::Pictures,
 }
 
 impl BlobState {
-    pub(crate) fn new(objects: Objects, keys: Arc<dyn AdminKeys>, auth: BlobAuth) -> Self {
+    pub(crate) fn new(objects: Objects, keys: Arc<dyn AdminKeys>, auth: BlobAuth, secure: bool) -> Self {
         // A body that is not signed is guarded by Content-MD5 where the client wants it guarded.
         let verifier = Arc::new(Verifier::new(SIGV4_SERVICE).allow_unsigned_payload());
-        Self { objects, keys, verifier, auth, pictures: picture::Pictures::default() }
+        let scheme = if secure { "https" } else { "http" };
+        Self { objects, keys, verifier, auth, scheme, pictures: picture::Pictures::default() }
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -11,17 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use meridian_linger::{Linger, Owed};
+use meridian_edge::{ClientTls, Listener, ListenerCounts, ListenerLimits, Peer};
 use meridian_object::Objects;
 use meridian_replication::Replication;
 use meridian_sigv4::Verifier;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 use crate::admin::{self, AdminKeys, AdminState, NodeView};
 use crate::blob::{self, BlobAuth, BlobState};
@@ -37,6 +33,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may go on at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
+/// What a connection past the limit gets.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+    Connection: close\r\nContent-Length: 50\r\n\r\n\
+    {\"error\":\"too many connections; slow down, retry\"}";
+
 /// Paths of the blob API that tell of nodes and volumes, or make these ready.
 const BLOB_STATUS_PATHS: [&str; 6] =
     ["/dir/status", "/vol/status", "/vol/grow", "/vol/vacuum", "/col/delete", "/cluster/status"];
@@ -49,6 +50,11 @@ pub struct RestConfig {
     pub keys: Arc<dyn AdminKeys>,
     pub metrics: Arc<NodeMetrics>,
     pub connections_max: usize,
+    /// TLS handshakes in progress at once.
+    pub handshakes_max: usize,
+    /// What clients see of this server; without it plain HTTP is spoken.
+    pub tls: Option<Arc<ClientTls>>,
+    pub counts: Arc<ListenerCounts>,
     pub blob_auth: BlobAuth,
 }
 
@@ -60,47 +66,24 @@ struct OpenState {
 
 /// Serves until `shutdown`, then lets requests in flight end within a bound.
 pub async fn serve(config: RestConfig, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    let permits = Arc::new(Semaphore::new(config.connections_max));
-    let service = TowerToHyperService::new(router(&config));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
-    let graceful = GracefulShutdown::new();
-    tokio::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "accept at the REST port");
-                tokio::time::sleep(Duration::from_millis(50)).await; // EMFILE: give others time to close
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            tracing::warn!(limit = config.connections_max, "the REST port is full; a connection is refused");
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (owed, service) = (Owed::default(), service.clone());
-        let stream = Linger::new(stream, owed.clone());
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(owed.clone());
-            service.call(request)
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _permit = permit;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a REST connection ended");
-            }
-        });
-    }
-    let _ = tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await;
+    let limits = ListenerLimits {
+        connections_max: config.connections_max,
+        handshakes_max: config.handshakes_max,
+        header_timeout: HEADER_TIMEOUT,
+        shutdown_timeout: SHUTDOWN_GRACE,
+        ..ListenerLimits::default()
+    };
+    let counts = Arc::clone(&config.counts);
+    let port = Listener { name: "REST", limits, tls: config.tls.clone(), refusal: REFUSAL, counts };
+    let router = router(&config);
+    let answer = move |request: axum::http::Request<Incoming>, _: Peer| {
+        let router = router.clone();
+        async move {
+            let Ok(answer) = router.oneshot(request.map(Body::new)).await;
+            answer
+        }
+    };
+    port.serve(listener, answer, shutdown).await;
 }
 
 fn router(config: &RestConfig) -> Router {
@@ -127,7 +110,8 @@ fn router(config: &RestConfig) -> Router {
         .merge(buckets::routes())
         .layer(from_fn_with_state(admin_state.clone(), admin::authenticate))
         .with_state(admin_state);
-    let blobs = BlobState::new(config.objects.clone(), Arc::clone(&config.keys), config.blob_auth);
+    let blobs =
+        BlobState::new(config.objects.clone(), Arc::clone(&config.keys), config.blob_auth, config.tls.is_some());
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -191,4 +175,16 @@ async fn count(State(metrics): State<Arc<NodeMetrics>>, request: Request, next: 
     };
     metrics.request(RequestKind::Rest, operation, response.status().as_u16(), started.elapsed());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_announces_its_length() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    }
 }

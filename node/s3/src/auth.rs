@@ -104,6 +104,7 @@ impl S3Access for Access {
             uri: cx.uri(),
             headers: cx.headers(),
             peer: context.peer,
+            secure: context.secure,
             now_unix_ms: guard.now_unix_ms(),
             body: context.xml().map(|body| &body[..]),
             principal: context.principal().map(Arc::as_ref),

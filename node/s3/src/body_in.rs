@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use meridian_edge::Stall;
 use s3s::StdError;
 use s3s::stream::{ByteStream, RemainingLength};
 
 use crate::chunked::ChunkFrames;
 use crate::context::{BodyFault, RequestContext};
-use crate::head_guard::Stall;
 
 /// The body of one request, `B` being hyper's.
 pub(crate) struct InboundBody<B> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use meridian_edge::{ClientTls, ListenerCounts};
 use meridian_object::{Identity, SessionError};
 use meridian_sigv4::SecretKey;
 
@@ -22,6 +23,9 @@ pub struct S3Config {
     pub durable_everywhere: Option<DurableEverywhere>,
     /// Takes keys of customers (SSE-C) over plain HTTP: only where nobody can listen.
     pub customer_keys_over_http: bool,
+    /// What clients see of this server; without it plain HTTP is spoken.
+    pub tls: Option<Arc<ClientTls>>,
+    pub counts: Arc<ListenerCounts>,
 }
 
 impl S3Config {
@@ -33,6 +37,8 @@ impl S3Config {
             observer: None,
             durable_everywhere: None,
             customer_keys_over_http: false,
+            tls: None,
+            counts: Arc::default(),
         }
     }
 }
@@ -42,6 +48,10 @@ impl S3Config {
 pub struct GatewayLimits {
     /// Connections open at once; the next one gets 503 and is closed.
     pub connections_max: usize,
+    /// TLS handshakes in progress at once.
+    pub handshakes_max: usize,
+    /// From a connection's start to the end of its handshake.
+    pub handshake_timeout: Duration,
     /// Requests in progress at once, over all connections (an HTTP/2 connection carries many).
     pub requests_max: usize,
     /// Streams of one HTTP/2 connection.
@@ -66,6 +76,8 @@ impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            handshakes_max: 256,
+            handshake_timeout: Duration::from_secs(10),
             requests_max: 4096,
             streams_per_connection_max: 128,
             header_timeout: Duration::from_secs(60),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use meridian_edge::Peer;
 use meridian_object::BucketRow;
 
 use crate::config::Principal;
@@ -58,6 +59,8 @@ pub(crate) struct RequestContext {
     principal: OnceLock<Arc<Principal>>,
     /// Where the connection comes from.
     pub peer: Option<IpAddr>,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// The XML body, for decisions that depend on it.
     xml: OnceLock<Bytes>,
     /// The bucket that the request was decided on.
@@ -73,10 +76,11 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    pub fn new(id: String, peer: Option<IpAddr>) -> Arc<Self> {
+    pub fn new(id: String, peer: Option<Peer>) -> Arc<Self> {
         Arc::new(Self {
             id,
-            peer,
+            peer: peer.map(|peer| peer.address.ip()),
+            secure: peer.is_some_and(|peer| peer.is_secure()),
             xml: OnceLock::new(),
             bucket: OnceLock::new(),
             denied: OnceLock::new(),

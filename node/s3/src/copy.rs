@@ -22,7 +22,8 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::CopyObjectOutput>> {
         refuse_subresources(&request.uri, &[])?;
         let S3Request { input, headers, extensions, .. } = request;
-        let (wish, source_key) = (self.sse.wish(&headers)?, self.sse.source_key(&headers)?);
+        let (wish, source_key) =
+            (self.sse.of(&extensions).wish(&headers)?, self.sse.of(&extensions).source_key(&headers)?);
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,

@@ -58,7 +58,7 @@ impl Gateway {
         refuse_subresources(&request.uri, &["partNumber", "versionId"])?;
         check_read(&request.uri, &request.headers, &request.extensions)?;
         let S3Request { input, headers, extensions, .. } = request;
-        let key = self.sse.key_alone(&headers)?;
+        let key = self.sse.of(&extensions).key_alone(&headers)?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let version_named = input.version_id.is_some();
         let partial = input.range.is_some() || input.part_number.is_some();
@@ -124,7 +124,7 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
         check_read(&request.uri, &request.headers, &request.extensions)?;
         let S3Request { input, headers, extensions, .. } = request;
-        let key = self.sse.key_alone(&headers)?;
+        let key = self.sse.of(&extensions).key_alone(&headers)?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let version_named = input.version_id.is_some();
         let partial = input.range.is_some() || input.part_number.is_some();

@@ -115,6 +115,7 @@ impl Iam {
             uri: &parts.uri,
             headers: &parts.headers,
             peer: context.peer,
+            secure: context.secure,
             now_unix_ms: self.guard.now_unix_ms(),
             body: None,
             principal: Some(&principal),

@@ -4,7 +4,7 @@
 //!
 //! It knows nothing of volumes, partitions or raft.
 //!
-//! The way of a request: `server` (connections) → `head_guard` (framing on the wire) → `respond` (ids, access log,
+//! The way of a request: `meridian-edge` (connections, TLS, framing on the wire) → `respond` (ids, access log,
 //! panics) → `admission` (checks that s3s lacks) → s3s (signature, parsing) → `auth` (who may) → `gateway` (the
 //! operation) → `meridian-object`.
 //!
@@ -36,11 +36,9 @@ mod document_xml;
 mod errors;
 mod extra_rules;
 mod form;
-mod framing;
 mod gateway;
 mod get;
 mod guard;
-mod head_guard;
 mod host;
 mod iam;
 mod lenient;

@@ -29,7 +29,7 @@ impl Gateway {
         request: S3Request<dto::CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<dto::CreateMultipartUploadOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        let wish = self.sse.wish(&headers)?;
+        let wish = self.sse.of(&extensions).wish(&headers)?;
         let algorithm = input.checksum_algorithm.as_ref().map(|algorithm| algorithm.as_str());
         let checksum = upload_checksum(algorithm, input.checksum_type.as_ref().map(|kind| kind.as_str()))?;
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
@@ -76,7 +76,7 @@ impl Gateway {
         request: S3Request<dto::UploadPartInput>,
     ) -> S3Result<S3Response<dto::UploadPartOutput>> {
         let S3Request { input, headers, extensions, trailing_headers, .. } = request;
-        let customer = self.sse.customer_key(&headers)?; // all else was said at Create
+        let customer = self.sse.of(&extensions).customer_key(&headers)?; // all else was said at Create
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let body = verified(input.body, promised(&headers)?, trailing_headers, context_of(&extensions).cloned());
         let put = PutPartRequest {
@@ -108,7 +108,8 @@ impl Gateway {
         request: S3Request<dto::UploadPartCopyInput>,
     ) -> S3Result<S3Response<dto::UploadPartCopyOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        let (source_key, customer) = (self.sse.source_key(&headers)?, self.sse.customer_key(&headers)?);
+        let (source_key, customer) =
+            (self.sse.of(&extensions).source_key(&headers)?, self.sse.of(&extensions).customer_key(&headers)?);
         let bucket = self.bucket(&extensions, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match,

@@ -24,7 +24,7 @@ impl Gateway {
         request: S3Request<dto::GetObjectAttributesInput>,
     ) -> S3Result<S3Response<dto::GetObjectAttributesOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        let key = self.sse.key_alone(&headers)?;
+        let key = self.sse.of(&extensions).key_alone(&headers)?;
         let wanted = wanted(input.object_attributes.iter().map(|attribute| attribute.as_str()))?;
         let wants = |name: &str| wanted.iter().any(|wanted| wanted == name);
         let limit = page_size("max-parts", input.max_parts, PAGE_MAX)?;

@@ -24,7 +24,7 @@ impl Gateway {
     ) -> S3Result<S3Response<dto::PutObjectOutput>> {
         refuse_subresources(&request.uri, &[])?;
         let S3Request { input, headers, extensions, trailing_headers, .. } = request;
-        let wish = self.sse.wish(&headers)?;
+        let wish = self.sse.of(&extensions).wish(&headers)?;
         if input.write_offset_bytes.is_some() {
             return Err(not_implemented("An append"));
         }

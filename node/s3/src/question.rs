@@ -23,6 +23,8 @@ pub(crate) struct Asked<'a> {
     pub uri: &'a Uri,
     pub headers: &'a HeaderMap,
     pub peer: Option<IpAddr>,
+    /// Whether it came over TLS that ends here.
+    pub secure: bool,
     pub now_unix_ms: u64,
     /// The XML body, where there is one.
     pub body: Option<&'a [u8]>,
@@ -105,7 +107,7 @@ impl Asked<'_> {
     }
 
     fn add_environment(&self, context: &mut Context) {
-        context.add("aws:SecureTransport", "false"); // TLS ends before the gateway
+        context.add("aws:SecureTransport", self.secure.to_string());
         if let Some(peer) = self.peer {
             context.add("aws:SourceIp", peer.to_canonical().to_string());
         }
@@ -165,6 +167,7 @@ mod tests {
             uri: &uri,
             headers: &headers,
             peer: Some("::ffff:10.1.2.3".parse().unwrap()),
+            secure: true,
             now_unix_ms: 5000,
             body: None,
             principal: Some(&ann),
@@ -181,13 +184,15 @@ mod tests {
             ("aws:SourceIp", "10.1.2.3"),
             ("aws:Referer", "http://example.com/x"),
             ("aws:username", "ann"),
+            ("aws:SecureTransport", "true"),
             ("s3:authType", "REST-HEADER"),
         ] {
             assert_eq!(context.get(key), Some(&[expected.to_owned()][..]), "{key}");
         }
         assert_eq!(context.get("s3:VersionId"), None);
-        let anonymous = Asked { principal: None, ..asked };
-        assert_eq!(anonymous.context().get("aws:username"), None);
+        let anonymous = Asked { principal: None, secure: false, ..asked }.context();
+        assert_eq!(anonymous.get("aws:SecureTransport"), Some(&["false".to_owned()][..]));
+        assert_eq!(anonymous.get("aws:username"), None);
     }
 
     #[test]
@@ -199,6 +204,7 @@ mod tests {
             uri: &uri,
             headers: &headers,
             peer: None,
+            secure: false,
             now_unix_ms: 0,
             body: Some(body),
             principal: None,

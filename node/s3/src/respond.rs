@@ -6,7 +6,6 @@
 //! signatures stand there.
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use meridian_edge::Peer;
 use meridian_linger::Owed;
 use meridian_object::{Objects, recording};
 use s3s::service::S3Service;
@@ -63,7 +63,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub async fn respond(&self, request: Request<Incoming>, peer: Option<IpAddr>, owed: &Owed) -> Response<Body> {
+    pub async fn respond(&self, request: Request<Incoming>, peer: Option<Peer>, owed: &Owed) -> Response<Body> {
         let started = Instant::now();
         let context = RequestContext::new(self.ids.next(), peer);
         let cross_origin = CrossOrigin::of(request.method(), request.headers());

@@ -9,13 +9,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use md5::{Digest, Md5};
 use meridian_object::{CustomerKey, DefaultEncryption, DefaultMethod, Encryption, EncryptionMethod, EncryptionWish};
 use s3s::dto;
 use s3s::{S3Error, S3ErrorCode, S3Response, S3Result};
 use zeroize::Zeroizing;
 
+use crate::auth::context_of;
 use crate::errors::{error, error_with_status, invalid_request, not_implemented};
 
 const PREFIX: &str = "x-amz-server-side-encryption";
@@ -44,11 +45,21 @@ const CONTEXT_LENGTH_MAX: usize = 4096;
 /// Reads the encryption headers of requests to one gateway.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sse {
-    /// Keys may come without TLS.
-    pub customer_keys_over_http: bool,
+    /// Keys may come, also without TLS.
+    pub takes_customer_keys: bool,
 }
 
 impl Sse {
+    /// For one request: over TLS keys may always come.
+    pub fn of(self, extensions: &Extensions) -> Self {
+        self.over(context_of(extensions).is_some_and(|context| context.secure))
+    }
+
+    /// For a request that came over TLS, or did not.
+    pub fn over(self, secure: bool) -> Self {
+        Self { takes_customer_keys: self.takes_customer_keys || secure }
+    }
+
     /// What a write asks for.
     ///
     /// # Errors
@@ -117,7 +128,7 @@ impl Sse {
         if algorithm.is_none() && key.is_none() && md5.is_none() {
             return Ok(None);
         }
-        if !self.customer_keys_over_http {
+        if !self.takes_customer_keys {
             return Err(invalid_request(
                 "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure \
                  connection.",

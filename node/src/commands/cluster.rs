@@ -9,9 +9,10 @@ use super::{short_bytes, table};
 use crate::cli::{ConnectionArgs, InitArgs, NodeArgs};
 use crate::client::{AdminClient, UsageError, ask_ready, find_ready};
 use crate::config::{LimitsSection, NodeConfig, RestSection};
-use crate::init::ClusterPlan;
+use crate::init::{ClusterPlan, read_ready};
 use crate::server::{ProcessMemory, RunningNode};
 use crate::signals;
+use crate::tls_client::read_ca;
 
 /// Writes a cluster and says how to run it.
 pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
@@ -29,6 +30,7 @@ pub fn init(args: &InitArgs, json: bool) -> Result<ExitCode> {
         public_address: args.public_address.clone(),
         limits: LimitsSection::default(),
         rest: RestSection::default(),
+        tls: args.tls,
     };
     let ready = plan.write()?;
     if json {
@@ -72,14 +74,19 @@ pub async fn node(args: &NodeArgs) -> Result<ExitCode> {
 
 /// Whether the asked node serves; for health checks and scripts.
 pub async fn ready(connection: &ConnectionArgs) -> Result<ExitCode> {
-    let endpoint = match &connection.endpoint {
-        Some(endpoint) => endpoint.clone(),
+    let (endpoint, ca_pem) = match &connection.endpoint {
+        Some(endpoint) => {
+            let ready = connection.ready_file.as_deref().map(read_ready).transpose()?;
+            (endpoint.clone(), ready.and_then(|ready| ready.ca_pem))
+        }
         None => {
             let ready = find_ready(connection.ready_file.as_deref())?;
-            ready.datacenters.first().context("the ready file names no datacenter")?.rest.clone()
+            let first = ready.datacenters.first().context("the ready file names no datacenter")?;
+            (first.rest.clone(), ready.ca_pem)
         }
     };
-    let (status, answer) = ask_ready(&endpoint).await?;
+    let ca_pem = connection.ca_file.as_deref().map(read_ca).transpose()?.or(ca_pem);
+    let (status, answer) = ask_ready(&endpoint, ca_pem.as_deref()).await?;
     let serves = status == http::StatusCode::OK;
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&answer)?);

@@ -90,7 +90,7 @@ async fn assigned(state: &BlobState, arguments: &Arguments, uri: &Uri) -> Result
         if arguments.text(SENT_ON).is_some() {
             return Err(BlobError::Unavailable(format!("node {} is to be asked itself", node.name)));
         }
-        return Ok(sent_on(uri, &node, arguments));
+        return Ok(sent_on(state.scheme, uri, &node, arguments));
     }
     let grant = state.objects.assign_blobs(count, code).await?;
     let answer = json!({
@@ -128,10 +128,10 @@ fn chosen_node(state: &BlobState, arguments: &Arguments, own: NodeId) -> Result<
 }
 
 /// The same question to another node, which this one's volumes can't answer.
-fn sent_on(uri: &Uri, node: &BlobNode, arguments: &Arguments) -> Response {
+fn sent_on(scheme: &str, uri: &Uri, node: &BlobNode, arguments: &Arguments) -> Response {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(&arguments.0).append_pair(SENT_ON, "y");
-    let location = format!("http://{}{}?{}", node.rest, uri.path(), query.finish());
+    let location = format!("{scheme}://{}{}?{}", node.rest, uri.path(), query.finish());
     let mut response = refuse(uri, StatusCode::TEMPORARY_REDIRECT, &format!("ask node {}", node.name));
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -97,6 +97,7 @@ impl Forms {
             uri: &parts.uri,
             headers: &headers,
             peer: context.peer,
+            secure: context.secure,
             now_unix_ms: objects.now_unix_ms(),
             body: None,
             principal: context.principal().map(Arc::as_ref),
@@ -104,7 +105,7 @@ impl Forms {
         self.guard.check(asked, Some((bucket, Some(&key))), context).await?;
         let mut extensions = Extensions::new();
         extensions.insert(Arc::clone(context));
-        let wish = self.gateway.sse.wish(&headers)?;
+        let wish = self.gateway.sse.over(context.secure).wish(&headers)?;
         let attributes = self.gateway.with_access(&extensions, &headers, attributes(&form)?).await?;
         let (file, size) = counted(form.file, max);
         let blob = Body::http_body_unsync(StreamBody::new(file)).into();

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -12,13 +12,14 @@ use meridian_sigv4::{Credentials, PayloadHash, Scope, SecretKey, sign};
 use parking_lot::Mutex;
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::auth::context_of;
 use crate::checksums::{promised, verified};
-use crate::config::{CredentialsError, CredentialsProvider, Principal};
+use crate::config::{CredentialsError, CredentialsProvider, GatewayLimits, Principal};
 use crate::errors::{error, object_error};
 use crate::put::body_length;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SAFE: Sse = Sse { customer_keys_over_http: true };
+const SAFE: Sse = Sse { takes_customer_keys: true };
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
     let parse = |(name, value): &(&str, &str)| {
@@ -54,7 +54,7 @@ fn customer_keys_are_checked_and_need_a_safe_way() {
     let key = customer(&[7; 32]);
     let pairs: Vec<(&str, &str)> = key.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let refusal = |pairs: &[(&str, &str)]| code(SAFE.wish(&headers(pairs)));
-    let plain = Sse { customer_keys_over_http: false };
+    let plain = Sse { takes_customer_keys: false };
     assert_eq!(code(plain.wish(&headers(&pairs))), "InvalidRequest");
     assert!(plain.wish(&headers(&[("", "AES256")])).is_ok());
     for lacking in 0..3 {

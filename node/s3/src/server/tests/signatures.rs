@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 
 use super::*;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 /// The time form of signatures, as `sign` writes it.
 fn amz_date(unix_ms: u64) -> String {

@@ -109,7 +109,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadGuard<S> {
 }
 
 /// Fails what stays pending longer than its limit.
-pub(crate) struct Stall {
+pub struct Stall {
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     pending: bool,
