@@ -133,6 +133,8 @@ pub struct TimingSection {
     pub repair_after_ms: u64,
     /// How long a request with `x-meridian-after` waits for what its session has seen elsewhere.
     pub session_wait_ms: u64,
+    /// How long an answer to `x-meridian-ack: remote` waits for the word of other datacenters.
+    pub remote_ack_wait_ms: u64,
     /// Added to this node's wall clock; for tests of skewed clocks.
     pub clock_offset_ms: i64,
 }
@@ -150,6 +152,7 @@ impl Default for TimingSection {
             lag_critical_ms: 60_000,
             repair_after_ms: 60_000,
             session_wait_ms: 5_000,
+            remote_ack_wait_ms: 10_000,
             clock_offset_ms: 0,
         }
     }

@@ -463,6 +463,7 @@ fn replication_config(config: &NodeConfig, boot_counter: u64, timings: LinkTimin
             lag_warn: Duration::from_millis(config.timing.lag_warn_ms),
             lag_critical: Duration::from_millis(config.timing.lag_critical_ms),
             session_wait: Duration::from_millis(config.timing.session_wait_ms),
+            remote_ack_wait: Duration::from_millis(config.timing.remote_ack_wait_ms),
             ..ReplicationLimits::default()
         },
     }

@@ -104,11 +104,13 @@ impl Inner {
         // Taken before the view: what is remembered under this number is at least as recent.
         let applied = self.meta.applied(PartitionId::CATALOG).map_err(meta_error)?;
         if let Some(row) = self.known_buckets.get(applied, name) {
+            seen::note_copies(self.code_of(&row).other_datacenters());
             return Ok(row);
         }
         let view = self.meta.local_view(PartitionId::CATALOG).map_err(meta_error)?;
         match active_bucket(&view, name)? {
             Some(row) => {
+                seen::note_copies(self.code_of(&row).other_datacenters());
                 self.known_buckets.remember(applied, &row);
                 Ok(row)
             }
@@ -118,7 +120,9 @@ impl Inner {
 
     pub(crate) async fn bucket_row_linearizable(&self, name: &BucketName) -> Result<BucketRow, ObjectError> {
         let view = self.read(PartitionId::CATALOG).await?;
-        active_bucket(&view, name)?.ok_or_else(|| ObjectError::NoSuchBucket(name.clone()))
+        let row = active_bucket(&view, name)?.ok_or_else(|| ObjectError::NoSuchBucket(name.clone()))?;
+        seen::note_copies(self.code_of(&row).other_datacenters());
+        Ok(row)
     }
 
     /// The code of volumes for new bytes of a bucket (rule 24).

@@ -139,6 +139,7 @@ impl BodyCipher {
 ///
 /// # Errors
 /// `EntityTooLarge`, `IncompleteBody`, `BodyTooLong`, `Body`, `Busy`, `Unavailable`: what was stored is discarded.
+/// `InvalidArgument`, before a byte is taken: the client waits for a copy elsewhere, and the code keeps none.
 pub(crate) async fn store_body(
     inner: &Arc<Inner>,
     code: ReplicaCode,
@@ -150,6 +151,7 @@ pub(crate) async fn store_body(
     if let Some(size) = length.filter(|length| *length > size_max) {
         return Err(ObjectError::EntityTooLarge { size, size_max });
     }
+    inner.check_copies(code.other_datacenters())?;
     let mut source = BodySource { body, rest: Bytes::new(), ended: false };
     let mut chunks = UncommittedChunks::new(inner);
     let mut hash = BodyHash::Ready(Md5::new());

@@ -90,6 +90,12 @@ pub enum ObjectError {
     /// Can't be answered now (503 with Retry-After); a mutation may have happened or not.
     #[error("unavailable: {reason}")]
     Unavailable { reason: String, retry_after_s: u32 },
+    /// Written and durable in `region`, where it stands; `datacenters` did not say in time that they have it (rule 25): 503.
+    #[error(
+        "the write is durable in {region} and stands, but it is not acknowledged by {datacenters} yet ({reason}): do not take it \
+         for undone; wait for the others with `meridian replication wait --until` and this answer's x-meridian-token"
+    )]
+    NotAcknowledged { region: String, datacenters: String, reason: String },
     /// Damage or a bug: stored bytes or rows that can't be trusted (500).
     #[error("storage: {0}")]
     Storage(String),

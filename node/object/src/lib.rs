@@ -8,6 +8,7 @@
 //! Invariants: an operation that answers `Ok` is durable; one that answers an error other than `Unavailable` has
 //! changed nothing visible. A body that fails in any way commits nothing. Bytes are verified before they leave.
 
+mod ack;
 mod blob;
 mod body;
 mod bucket;
@@ -44,6 +45,7 @@ mod upload_list;
 mod user;
 mod version;
 
+pub use ack::{ACK_HEADER, Ack};
 pub use blob::{
     BLOB_SIZE_MAX, BLOB_WORD_LENGTH_MAX, BlobAddress, BlobBody, BlobError, BlobGrant, BlobInfo, BlobNode, BlobOutcome,
     COUNT_MAX, OpenBlob, PutBlob, TOKEN_LIFETIME_MS, VolumePlaces,
@@ -72,7 +74,7 @@ pub use objects::{Objects, ObjectsConfig};
 pub use precondition::{EtagMatch, Preconditions, RangeSpec};
 pub use put::{PutOutcome, PutRequest};
 pub use remote::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
-pub use seen::{AFTER_HEADER, recording};
+pub use seen::{AFTER_HEADER, Shown, recording};
 pub use session::{Session, SessionClaims, SessionError, SessionHolder, SessionOf, is_session_key};
 pub use upload::{
     ChosenPart, CompleteOutcome, CompleteRequest, CopyPartRequest, CreateUploadOutcome, CreateUploadRequest,

@@ -29,6 +29,9 @@ pub(crate) struct Proposed {
 impl Inner {
     /// Proposes `operation`; `seen` is the greatest stamp among its chunks (rule 13).
     pub(crate) async fn propose(&self, partition: PartitionId, operation: Operation, seen: Timestamp) -> Proposed {
+        if let Operation::Put { body, .. } = &operation {
+            seen::note_chunks(&body.chunks);
+        }
         let request = entropy::request_id();
         let deadline = Instant::now() + PROPOSE_WAIT;
         let mut delay = RETRY_DELAY_MIN;

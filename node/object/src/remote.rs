@@ -9,7 +9,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use meridian_index::FenceAttempt;
-use meridian_types::{BucketId, DatacenterId, Fid, Incarnation, PartitionId, Seen, Sequence};
+use meridian_types::{BucketId, DatacenterId, Fid, Incarnation, PartitionId, Seen, Sequence, Timestamp};
 
 /// Reads bytes of needles from a datacenter that has them.
 #[async_trait]
@@ -51,6 +51,20 @@ pub trait RemoteBytes: Send + Sync {
     /// # Errors
     /// `RemoteError`: one of the datacenters is no member (`NotFound`), or its writes are not here in time.
     async fn await_seen(&self, _wanted: &Seen) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
+    /// Waits, within a bound, until every datacenter of `holders`, and at least `needed` others in all, have everything of
+    /// this one up to `through`: entries and, where they keep them, bytes (rule 25).
+    ///
+    /// # Errors
+    /// `Unreachable` with the names of those that have it not, and why.
+    async fn await_copies(
+        &self,
+        _through: Timestamp,
+        _holders: &BTreeSet<DatacenterId>,
+        _needed: usize,
+    ) -> Result<(), RemoteError> {
         Ok(())
     }
 }

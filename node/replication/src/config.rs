@@ -70,6 +70,8 @@ pub struct ReplicationLimits {
     pub lag_critical: Duration,
     /// How long a request waits for what its session has seen in other datacenters (rule 21).
     pub session_wait: Duration,
+    /// How long an answer waits for the word of other datacenters (rule 25).
+    pub remote_ack_wait: Duration,
     /// Watermark reports are committed at most this often.
     pub report_interval: Duration,
     /// A source closes its volumes and registry this often while bytes move, and `close_interval_idle` otherwise.
@@ -95,6 +97,7 @@ impl Default for ReplicationLimits {
             lag_warn: Duration::from_secs(10),
             lag_critical: Duration::from_secs(60),
             session_wait: Duration::from_secs(5),
+            remote_ack_wait: Duration::from_secs(10),
             report_interval: Duration::from_secs(1),
             close_interval: Duration::from_millis(500),
             close_interval_idle: Duration::from_secs(3),

@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub session: RequestId,
     /// Set when a peer remembers a later life of this node than its disk does.
     pub went_back: watch::Sender<Option<RememberedBoot>>,
+    /// Through where this datacenter was closed for writes whose clients wait for others; held while that is done.
+    pub closed_for_acks: tokio::sync::Mutex<Timestamp>,
 }
 
 impl Replication {
@@ -126,6 +128,7 @@ impl Replication {
             stable,
             session: meridian_env::entropy::request_id(),
             went_back: watch::Sender::new(None),
+            closed_for_acks: tokio::sync::Mutex::new(Timestamp::ZERO),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {

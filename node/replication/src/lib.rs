@@ -7,6 +7,7 @@
 //! Invariants: nothing waits for ever on a peer; a stale link state never outlives a recovered peer; all figures that
 //! are shown come from committed cursors, durable mirrors and committed reports (rule 27).
 
+mod ack;
 mod all_conflicts;
 mod blob_lane;
 mod booting;

@@ -15,7 +15,7 @@ use futures::stream::FuturesUnordered;
 use http::StatusCode;
 use meridian_index::FenceAttempt;
 use meridian_object::{FencePosition, FenceReport, RemoteBuckets, RemoteBytes, RemoteError};
-use meridian_types::{BucketId, DatacenterId, Fid, LogPosition, PartitionId, Seen};
+use meridian_types::{BucketId, DatacenterId, Fid, LogPosition, PartitionId, Seen, Timestamp};
 use meridian_wire::call;
 use meridian_wire::replication::FenceRequest;
 
@@ -75,6 +75,15 @@ impl RemoteBytes for Replication {
 
     async fn await_seen(&self, wanted: &Seen) -> Result<(), RemoteError> {
         seen::await_seen(&self.inner, wanted).await
+    }
+
+    async fn await_copies(
+        &self,
+        through: Timestamp,
+        holders: &BTreeSet<DatacenterId>,
+        needed: usize,
+    ) -> Result<(), RemoteError> {
+        self.copies(through, holders, needed).await
     }
 }
 

@@ -151,7 +151,7 @@ impl Replication {
     }
 
     /// None when it is met.
-    async fn wait_for(
+    pub(crate) async fn wait_for(
         &self,
         origin: DatacenterId,
         from: &str,

@@ -20,16 +20,20 @@ mod listing;
 mod moving;
 mod path;
 mod read;
+mod session;
 mod tagging;
 mod write;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
+use meridian_object::ObjectError;
 
-use crate::blob::{BlobState, argument, refuse};
+use crate::blob::{Authority, BlobState, argument, refuse};
 use path::FilePath;
 
 pub(crate) fn routes(state: BlobState) -> Router {
@@ -55,33 +59,42 @@ async fn file(State(state): State<BlobState>, request: Request) -> Response {
         Ok(path) => path,
         Err(reason) => return refuse(uri, StatusCode::BAD_REQUEST, &reason),
     };
+    if let (FilePath::Root, &Method::PUT | &Method::POST | &Method::DELETE) = (&path, &parts.method) {
+        let text = "buckets are made with `meridian bucket create` or by S3";
+        return refuse(uri, StatusCode::METHOD_NOT_ALLOWED, text);
+    }
+    let asked = ask(&state, path, &parts, body, authority);
+    session::in_session(&state.objects, &parts.method, uri, &parts.headers, asked).await
+}
+
+/// What a signed request asks for.
+async fn ask(
+    state: &BlobState,
+    path: FilePath,
+    parts: &Parts,
+    body: Body,
+    authority: Authority,
+) -> Result<Response, ObjectError> {
+    let uri = &parts.uri;
     let is_tagging = argument(uri, "tagging").is_some();
-    let answered = match (&parts.method, path) {
+    match (&parts.method, path) {
         (&Method::GET | &Method::HEAD, FilePath::Root) => listing::buckets(&state.objects, uri).await,
         (&Method::GET | &Method::HEAD, FilePath::Directory(directory)) => {
             listing::list(&state.objects, &directory, uri).await
         }
         (&Method::GET, FilePath::File(file)) if is_tagging => tagging::get(&state.objects, &file, uri).await,
-        (&Method::GET | &Method::HEAD, FilePath::File(file)) => read::read(&state.objects, file, &parts).await,
+        (&Method::GET | &Method::HEAD, FilePath::File(file)) => read::read(&state.objects, file, parts).await,
         (&Method::PUT | &Method::POST, FilePath::File(file)) if is_tagging => {
-            tagging::put(&state.objects, &file, &parts, body, authority).await
+            tagging::put(&state.objects, &file, parts, body, authority).await
         }
         (&Method::PUT | &Method::POST, path @ (FilePath::File(_) | FilePath::Directory(_))) => {
-            write::write(&state.objects, path, &parts, body, authority).await
+            write::write(&state.objects, path, parts, body, authority).await
         }
         (&Method::DELETE, FilePath::File(file)) if is_tagging => tagging::clear(&state.objects, &file).await,
         (&Method::DELETE, FilePath::File(file)) => moving::delete_file(&state.objects, file, uri).await,
         (&Method::DELETE, FilePath::Directory(directory)) => {
             moving::delete_directory(&state.objects, &directory, uri).await
         }
-        (_, FilePath::Root) => {
-            return refuse(
-                uri,
-                StatusCode::METHOD_NOT_ALLOWED,
-                "buckets are made with `meridian bucket create` or by S3",
-            );
-        }
-        _ => return refuse(uri, StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method"),
-    };
-    answered.unwrap_or_else(|error| answer::refuse_object(uri, &error))
+        _ => Ok(refuse(uri, StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")),
+    }
 }

@@ -15,6 +15,9 @@ use crate::wire_values::http_date;
 /// What `Retry-After` says to those who are told to slow down.
 pub(crate) const SLOW_DOWN_S: u32 = 1;
 
+/// What it says to those whose write other datacenters have not acknowledged: it is no hurry to write again what stands.
+const NOT_ACKNOWLEDGED_S: u32 = 5;
+
 /// An S3 error with a message.
 pub(crate) fn error(code: S3ErrorCode, message: impl Into<String>) -> S3Error {
     S3Error::with_message(code, message.into())
@@ -148,6 +151,10 @@ pub(crate) fn object_error(failure: ObjectError, context: Option<&RequestContext
         ObjectError::UserRefused { .. } => invalid_request(failure.to_string()),
         ObjectError::Busy(what) => slow_down(format!("Please reduce your request rate: {what}.")),
         ObjectError::Unavailable { reason, retry_after_s } => unavailable(reason, retry_after_s),
+        ObjectError::NotAcknowledged { .. } => with_headers(
+            error_with_status("RemoteAckTimeout", StatusCode::SERVICE_UNAVAILABLE, failure.to_string()),
+            [(RETRY_AFTER, HeaderValue::from(NOT_ACKNOWLEDGED_S))],
+        ),
         ObjectError::Storage(reason) => {
             tracing::error!(reason, "an object operation met damage");
             error(Code::InternalError, "We encountered an internal error. Please try again.")

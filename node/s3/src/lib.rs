@@ -55,6 +55,7 @@ mod observe;
 mod policy_actions;
 mod put;
 mod question;
+mod remote_ack;
 mod replication_status;
 mod respond;
 mod server;

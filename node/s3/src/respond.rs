@@ -20,7 +20,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use meridian_edge::Peer;
 use meridian_linger::Owed;
-use meridian_object::{Objects, recording};
+use meridian_object::{Ack, Objects, recording};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode};
 use tokio::sync::Semaphore;
@@ -34,6 +34,7 @@ use crate::form::{Forms, is_form};
 use crate::iam::Iam;
 use crate::lenient::{are_signed, date_signature, odd_headers, without};
 use crate::observe::{RequestObserver, RequestReport};
+use crate::remote_ack::{acknowledged, wished};
 
 const REQUEST_ID_HEADER: &str = "x-amz-request-id";
 /// The second id of S3's answers, which support asks for; here it says no more than the first.
@@ -74,9 +75,13 @@ impl Responder {
         }
         let request_bytes = announced(request.headers());
         let may_send_body = may_send_body(&request);
-        let running = self.run(request, &context).boxed(); // moved as a pointer, like what `call` gives
-        let running = recording(AssertUnwindSafe(running).catch_unwind());
-        let (answer, seen) = running.await;
+        let ack = wished(self.objects.as_ref(), &method, request.headers());
+        let wish = ack.as_ref().copied().unwrap_or_default();
+        let running = async {
+            ack?;
+            self.run(request, &context).boxed().await // moved as a pointer, like what `call` gives
+        };
+        let (answer, shown) = recording(wish, AssertUnwindSafe(running).catch_unwind()).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(panic) => {
@@ -84,11 +89,15 @@ impl Responder {
                 Err(internal_error())
             }
         };
+        let answer = match (answer, &self.objects) {
+            (Ok(answer), Some(objects)) if wish == Ack::Remote => acknowledged(objects, &shown, answer, &context).await,
+            (answer, _) => answer,
+        };
         let answer = answer.unwrap_or_else(error_answer);
         let mut answer = decorate(answer, &method, &path, &context);
         // What was looked at to refuse somebody is none of his business.
-        if !seen.is_empty() && answer.status() != StatusCode::FORBIDDEN {
-            let token = HeaderValue::from_str(&seen.to_text()).expect("a token is hex digits");
+        if !shown.seen.is_empty() && answer.status() != StatusCode::FORBIDDEN {
+            let token = HeaderValue::from_str(&shown.seen.to_text()).expect("a token is hex digits");
             answer.headers_mut().insert(TOKEN_HEADER, token);
         }
         if let (Some(cross_origin), Some(bucket), Some(objects)) = (cross_origin, bucket, &self.objects)

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::Response;
-use meridian_object::{BLOB_SIZE_MAX, PutBlob};
+use meridian_object::{ACK_HEADER, BLOB_SIZE_MAX, PutBlob};
 use serde_json::json;
 
 use super::BlobState;
@@ -19,6 +19,10 @@ pub(crate) async fn write(State(state): State<BlobState>, request: Request) -> R
         Ok(authority) => authority,
         Err(error) => return refuse(uri, StatusCode::FORBIDDEN, &error.to_string()),
     };
+    if parts.headers.get(ACK_HEADER).is_some_and(|value| value != "local") {
+        let reason = "a blob is acknowledged by its own datacenter alone: store an object to wait for others";
+        return refuse(uri, StatusCode::BAD_REQUEST, reason);
+    }
     let (modified_unix_ms, lives_ms) = match (modified(uri), lives(uri)) {
         (Ok(modified), Ok(lives)) => (modified, lives),
         (Err(reason), _) | (_, Err(reason)) => return refuse(uri, StatusCode::BAD_REQUEST, &reason),

@@ -27,7 +27,9 @@ fn status_of(error: &ObjectError) -> StatusCode {
         ObjectError::EntityTooLarge { .. } | ObjectError::CopySourceTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ObjectError::Locked => StatusCode::FORBIDDEN,
         ObjectError::BucketBeingDeleted(_) => StatusCode::CONFLICT,
-        ObjectError::Busy(_) | ObjectError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        ObjectError::Busy(_) | ObjectError::Unavailable { .. } | ObjectError::NotAcknowledged { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ObjectError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
         ObjectError::Refused { code: "Conflict", .. } => StatusCode::CONFLICT,
         ObjectError::Refused { code: "UnsupportedMediaType", .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
