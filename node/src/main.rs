@@ -12,6 +12,7 @@ mod client_ports;
 mod commands;
 mod config;
 mod dev;
+mod forwarding;
 mod identity;
 mod init;
 mod key_list;

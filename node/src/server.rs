@@ -23,7 +23,7 @@ use meridian_replication::{
 };
 use meridian_replicator::ClockConfig;
 use meridian_rest::{BlobAuth, NodeMetrics, NodeView, Readiness, RequestKind, RestConfig};
-use meridian_s3::{GatewayLimits, RequestObserver, RequestReport, S3Config};
+use meridian_s3::{Door, GatewayLimits, RequestObserver, RequestReport, S3Config};
 use meridian_store::{GroupId, SharedMemory, Store};
 use meridian_types::{DatacenterId, Timestamp};
 use meridian_volume::{VolumeOptions, VolumeSet};
@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use crate::address::Address;
 use crate::client_ports::ClientPorts;
 use crate::config::{BlobAuthSetting, Datacenter, LimitsSection, Member, NodeConfig};
+use crate::forwarding;
 use crate::identity::Identity;
 use crate::key_list::KeyFile;
 use crate::lifecycle;
@@ -127,10 +128,11 @@ impl RunningNode {
         let renewal = identity.judge(&heard, config.datacenter.nodes.len())?;
         replication_config.boot_counter = identity.boot_counter();
         let replicas = replicas(&config, identity.boot_counter(), tls.clone(), Arc::clone(&volumes));
+        let door = Door::default();
         {
             let (tls, volumes, stopped) = (tls.clone(), Arc::clone(&volumes), stopped(&stop));
-            let handler = replicas.handler();
-            servers.spawn(async move { serve_bulk(listeners.bulk, &tls, volumes, handler, stopped).await });
+            let (handler, forwarded) = (replicas.handler(), forwarding::through(door.clone()));
+            servers.spawn(async move { serve_bulk(listeners.bulk, &tls, volumes, handler, forwarded, stopped).await });
         }
         let gossip = start_gossip(&config, identity.boot_counter(), &clock).await?;
 
@@ -192,6 +194,8 @@ impl RunningNode {
         let administered = objects.clone();
         let mut s3_config = s3_config(&config, Arc::clone(&users), &metrics, &ports);
         let replicated = replication.clone();
+        s3_config.forward = Some(Arc::new(forwarding::Elsewhere(replication.clone())));
+        s3_config.door = door;
         s3_config.durable_everywhere = Some(Arc::new(move || replicated.durable_everywhere()));
         let lifecycle = Arc::new(LifecycleCounts::default());
         {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use meridian_wire::Dialer;
@@ -152,6 +153,14 @@ impl BulkClient {
                 return Ok(connection);
             }
         }
+        self.dial().await
+    }
+
+    /// A new connection, for requests with bodies of this kind.
+    pub(crate) async fn dial<B>(&self) -> Result<SendRequest<B>, BulkError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let failed = |source| BulkError::Connect { address: self.address.clone(), source };
         let connect = async {
             let pipe = self.dialer.connect(&self.address).await?;

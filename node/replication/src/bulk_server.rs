@@ -6,6 +6,7 @@
 //! DELETE /v1/needle/FID                      deletes it on this node; 404 when it is not here
 //! GET /v1/volume/ID/GENERATION?offset=N&length=N[&wait_ms=N]   bytes of the volume's file below its committed length
 //!                                            (rule 2); at that length it waits for more, and may answer with nothing
+//! ANY /v1/s3/…                                a request of a client of another datacenter: `forward`
 //! POST /v1/replica/…                         between the replicas of a datacenter's volumes: `node/replica`
 //! ```
 //!
@@ -17,10 +18,12 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -37,6 +40,8 @@ use meridian_wire::tls::{HANDSHAKE_TIMEOUT, Identity};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+
+use crate::forward::{FORWARD_PREFIX, unwrapped};
 
 /// Connections at the bulk port.
 const CONNECTIONS_MAX: usize = 256;
@@ -57,6 +62,7 @@ pub async fn serve_bulk(
     identity: &Identity,
     volumes: Arc<VolumeSet>,
     replicas: PeerHandler,
+    forwarded: ForwardHandler,
     shutdown: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(identity.rustls_server());
@@ -83,7 +89,7 @@ pub async fn serve_bulk(
         };
         let (acceptor, volumes, watcher) = (acceptor.clone(), Arc::clone(&volumes), graceful.watcher());
         let stopping = stop.subscribe();
-        let replicas = Arc::clone(&replicas);
+        let (replicas, forwarded) = (Arc::clone(&replicas), Arc::clone(&forwarded));
         tokio::spawn(async move {
             let _permit = permit;
             let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -96,9 +102,12 @@ pub async fn serve_bulk(
             let service = service_fn(move |request: Request<Incoming>| {
                 let (volumes, stopping) = (Arc::clone(&volumes), stopping.clone());
                 let (replicas, certificate) = (Arc::clone(&replicas), certificate.clone());
+                let forwarded = Arc::clone(&forwarded);
                 async move {
                     Ok::<_, Infallible>(if request.uri().path().starts_with(PATH_PREFIX) {
                         replicas(certificate, request).await
+                    } else if request.uri().path().starts_with(FORWARD_PREFIX) {
+                        answer_forwarded(&forwarded, request).await
                     } else {
                         answer(&volumes, &request, stopping).await
                     })
@@ -118,6 +127,20 @@ pub async fn serve_bulk(
 }
 
 type Answer = Response<Full<Bytes>>;
+
+/// Answers requests of other datacenters' clients.
+pub type ForwardHandler = Arc<dyn Fn(Request<Incoming>, Option<IpAddr>) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+async fn answer_forwarded(handler: &ForwardHandler, request: Request<Incoming>) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    match unwrapped(&parts.uri, &mut parts.headers) {
+        Ok((uri, client)) => {
+            parts.uri = uri;
+            handler(Request::from_parts(parts, body), client).await
+        }
+        Err(reason) => refuse(StatusCode::BAD_REQUEST, reason),
+    }
+}
 
 async fn answer(volumes: &VolumeSet, request: &Request<Incoming>, stopping: watch::Receiver<bool>) -> Answer {
     if request.method() == Method::DELETE {

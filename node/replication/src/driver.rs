@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     pub went_back: watch::Sender<Option<RememberedBoot>>,
     /// Through where this datacenter was closed for writes whose clients wait for others; held while that is done.
     pub closed_for_acks: tokio::sync::Mutex<Timestamp>,
+    pub forwards: crate::forward::Forwards,
 }
 
 impl Replication {
@@ -129,6 +130,7 @@ impl Replication {
             session: meridian_env::entropy::request_id(),
             went_back: watch::Sender::new(None),
             closed_for_acks: tokio::sync::Mutex::new(Timestamp::ZERO),
+            forwards: crate::forward::Forwards::default(),
         });
         let mut tasks = JoinSet::new();
         for source in inner.sources.values() {

@@ -20,6 +20,7 @@ mod driver;
 mod error;
 mod explain;
 mod exposure;
+mod forward;
 mod inventory;
 mod link_limits;
 mod metadata_lane;
@@ -41,7 +42,7 @@ mod words;
 
 pub use booting::{Heard, hear_peers};
 pub use bulk_client::{BulkClient, BulkError};
-pub use bulk_server::serve_bulk;
+pub use bulk_server::{ForwardHandler, serve_bulk};
 pub use config::{PeerDatacenter, PeerNode, ReplicationConfig, ReplicationLimits};
 pub use conflicts::{CONFLICTS_PAGE_MAX, Conflict, ConflictPage, ConflictQuery};
 pub use driver::Replication;

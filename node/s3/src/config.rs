@@ -8,6 +8,7 @@ use meridian_edge::{ClientTls, ListenerCounts};
 use meridian_object::{Identity, SessionError};
 use meridian_sigv4::SecretKey;
 
+use crate::forward::{Door, Forward};
 use crate::observe::RequestObserver;
 use crate::replication_status::DurableEverywhere;
 
@@ -26,6 +27,10 @@ pub struct S3Config {
     /// What clients see of this server; without it plain HTTP is spoken.
     pub tls: Option<Arc<ClientTls>>,
     pub counts: Arc<ListenerCounts>,
+    /// Answers what other datacenters have to; without it such requests are refused.
+    pub forward: Option<Arc<dyn Forward>>,
+    /// Where requests of their clients come in.
+    pub door: Door,
 }
 
 impl S3Config {
@@ -39,6 +44,8 @@ impl S3Config {
             customer_keys_over_http: false,
             tls: None,
             counts: Arc::default(),
+            forward: None,
+            door: Door::default(),
         }
     }
 }

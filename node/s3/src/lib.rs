@@ -36,6 +36,7 @@ mod document_xml;
 mod errors;
 mod extra_rules;
 mod form;
+mod forward;
 mod gateway;
 mod get;
 mod guard;
@@ -69,6 +70,7 @@ mod xml_body;
 
 pub use catalog_users::CatalogUsers;
 pub use config::{CredentialsError, CredentialsProvider, GatewayLimits, Principal, S3Config};
+pub use forward::{Door, Forward};
 pub use lifecycle_rules::lifecycle_rules;
 pub use observe::{RequestObserver, RequestReport};
 pub use replication_status::DurableEverywhere;

@@ -31,6 +31,7 @@ use crate::context::{RequestContext, RequestIds};
 use crate::cors::{CrossOrigin, preflight, rules_of};
 use crate::errors::{error, slow_down};
 use crate::form::{Forms, is_form};
+use crate::forward::{Forward, Forwarded, forwarded, upload_elsewhere};
 use crate::iam::Iam;
 use crate::lenient::{are_signed, date_signature, odd_headers, without};
 use crate::observe::{RequestObserver, RequestReport};
@@ -61,6 +62,8 @@ pub(crate) struct Responder {
     pub iam: Option<Iam>,
     /// Takes the forms of browsers, which s3s would hold in memory.
     pub forms: Option<Forms>,
+    /// Answers what other datacenters have to.
+    pub forward: Option<Arc<dyn Forward>>,
 }
 
 impl Responder {
@@ -94,7 +97,10 @@ impl Responder {
             (answer, _) => answer,
         };
         let answer = answer.unwrap_or_else(error_answer);
-        let mut answer = decorate(answer, &method, &path, &context);
+        let mut answer = match answer.extensions().get::<Forwarded>() {
+            Some(_) => answer, // it has all of that, and the id under which it is found there
+            None => decorate(answer, &method, &path, &context),
+        };
         // What was looked at to refuse somebody is none of his business.
         if !shown.seen.is_empty() && answer.status() != StatusCode::FORBIDDEN {
             let token = HeaderValue::from_str(&shown.seen.to_text()).expect("a token is hex digits");
@@ -127,6 +133,11 @@ impl Responder {
             return preflight(objects, bucket.as_deref(), request.headers()).await;
         }
         let form_bucket = self.admission.bucket_of(&request);
+        if let Some(forward) = self.forward.as_deref()
+            && let Some(to) = upload_elsewhere(forward, &request)
+        {
+            return forwarded(forward, to, request, context).await;
+        }
         let (mut parts, body) = request.into_parts();
         if let Some(iam) = self.iam.as_ref().filter(|_| Iam::is_query(&parts)) {
             if Iam::is_too_long(&parts) {

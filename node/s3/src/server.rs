@@ -74,6 +74,7 @@ pub(crate) async fn serve_with(
         counts: Arc::clone(&config.counts),
     };
     let responder = Arc::new(responder(&config, operations, objects));
+    config.door.open(&responder);
     let answer = move |request: Request<Incoming>, peer| {
         let responder = Arc::clone(&responder);
         async move {
@@ -127,6 +128,7 @@ fn responder(config: &S3Config, operations: impl S3, objects: Option<Objects>) -
         observer: config.observer.clone(),
         objects,
         iam,
+        forward: config.forward.clone(),
     }
 }
 
