@@ -52,12 +52,15 @@ struct Trace {
     conflicts: Vec<Vec<(String, Option<String>)>>,
 }
 
+/// The greatest acknowledged stamp of a key, and the number of its operation when it was a put.
+type Winner = (Stamp, Option<(u64, usize)>);
+
 /// What hosts and the loop share.
 #[derive(Default)]
 struct Shared {
     trace: Mutex<Trace>,
-    /// The greatest acknowledged stamp of each key, and the number of its operation when it was a put.
-    winners: Mutex<BTreeMap<&'static str, (Stamp, Option<(u64, usize)>)>>,
+    /// By key.
+    winners: Mutex<BTreeMap<&'static str, Winner>>,
     /// When the write under way in each datacenter began, in milliseconds of the plan; 0 for none.
     writing_since: [AtomicU64; NAMES.len()],
     ready: AtomicUsize,
@@ -349,8 +352,8 @@ fn check(seed: u64) -> Trace {
     let trace = run(seed);
     let plan = Plan::of(seed);
     assert_eq!(trace.answers.len(), plan.operations.len(), "seed {seed}");
-    for index in 1..NAMES.len() {
-        assert_eq!(trace.conflicts[index], trace.conflicts[0], "seed {seed}: {} shows other conflicts", NAMES[index]);
+    for (name, conflicts) in NAMES.iter().zip(&trace.conflicts).skip(1) {
+        assert_eq!(*conflicts, trace.conflicts[0], "seed {seed}: {name} shows other conflicts");
     }
     assert!(!trace.conflicts[0].is_empty(), "seed {seed}: some concurrent writes lost");
     assert!(!trace.listed[0].is_empty() && trace.listed[0].len() <= KEYS.len());
