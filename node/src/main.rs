@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod dev;
 mod forwarding;
+mod free_space;
 mod identity;
 mod init;
 mod key_list;

@@ -10,6 +10,7 @@ mod command;
 mod directory;
 mod error;
 mod keys;
+mod known;
 mod liveness;
 mod machine;
 mod mirrors;
@@ -24,6 +25,7 @@ mod writable;
 
 pub use command::{Command, KEYS_IN_LEASE_MAX, MIRRORS_IN_COMMAND_MAX, Refusal, Response};
 pub use error::ControlError;
+pub use known::KnownLengths;
 pub use liveness::Liveness;
 pub use machine::ControlMachine;
 pub use records::{
