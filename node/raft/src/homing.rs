@@ -13,13 +13,17 @@ use meridian_types::NodeId;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::leadership::Leadership;
 use crate::types::Raft;
 
 /// The first voter must have kept up for so many looks, one every heartbeat, before it is given the lead: a node that just
 /// came back has other things to do.
-const LOOKS: u32 = 6;
+const LOOKS: u32 = 20;
+/// A home that could not take the lead, or soon lost it again, is looked at twice as often before the next time, up to so
+/// many looks: each vain attempt costs the group an election. Once it kept the lead for as long as that, it is as new.
+const LOOKS_MAX: u32 = 1000;
 /// How many entries it may be behind; openraft sends them before it hands over.
 const BEHIND_MAX: u64 = 256;
 /// A voter was heard of lately if it answered within so many heartbeats.
@@ -35,12 +39,18 @@ pub(crate) async fn bring_home(
     heartbeat: Duration,
     mut leadership: watch::Receiver<Leadership>,
 ) {
+    let mut looks = LOOKS;
+    let mut given: Option<Instant> = None;
     loop {
         if leadership.wait_for(|leadership| leadership.serving).await.is_err() {
             return;
         }
+        looks = match given {
+            Some(given) if given.elapsed() < heartbeat * LOOKS_MAX => (looks * 2).min(LOOKS_MAX),
+            _ => LOOKS,
+        };
         let mut kept_up = 0;
-        while kept_up < LOOKS && leadership.borrow().serving {
+        while kept_up < looks && leadership.borrow().serving {
             tokio::time::sleep(heartbeat).await;
             kept_up = if keeping_up(&raft, heartbeat).contains(&home) { kept_up + 1 } else { 0 };
         }
@@ -48,6 +58,7 @@ pub(crate) async fn bring_home(
             continue;
         }
         tracing::info!(%group, %home, "giving the lead back");
+        given = Some(Instant::now());
         if raft.trigger().transfer_leader(u64::from(home.0)).await.is_err() {
             return; // the group has stopped
         }
