@@ -4,6 +4,7 @@
 //!
 //! Invariants: what was injected is read back from the trace, so that a test can prove that its fault happened.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -78,9 +79,25 @@ impl SyncFault {
 
     /// The calls that were hit, each with the path of its file.
     pub fn injected(&self) -> Vec<String> {
-        let trace = std::fs::read_to_string(self.trace()).unwrap_or_default();
-        trace.lines().filter(|line| line.ends_with("(INJECTED)")).map(str::to_owned).collect()
+        injected(&std::fs::read_to_string(self.trace()).unwrap_or_default())
     }
+}
+
+/// A call that another thread's came between stands in two lines, the path in the first of them.
+fn injected(trace: &str) -> Vec<String> {
+    let mut unfinished = HashMap::new();
+    let mut found = Vec::new();
+    for line in trace.lines() {
+        let thread = line.split_whitespace().next().unwrap_or_default();
+        if let Some(call) = line.strip_suffix("<unfinished ...>") {
+            unfinished.insert(thread, call);
+        } else if line.ends_with("(INJECTED)") {
+            let begun =
+                if line.contains("resumed>") { unfinished.get(thread).copied().unwrap_or_default() } else { "" };
+            found.push(format!("{begun}{line}"));
+        }
+    }
+    found
 }
 
 /// The files in `directory` whose names end so, sorted.
@@ -94,4 +111,19 @@ pub fn files_ending(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_in_two_lines_keeps_its_path() {
+        let trace = "7 fdatasync(5</d/1.log> <unfinished ...>\n8 fdatasync(6</d/1.data>) = 0\n\
+            7  <... fdatasync resumed>)          = -1 EIO (Input/output error) (INJECTED)\n\
+            8 fdatasync(6</d/1.data>) = -1 EIO (Input/output error) (INJECTED)\n";
+        let found = injected(trace);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].contains("1.log>") && found[1].contains("1.data>"), "{found:?}");
+    }
 }

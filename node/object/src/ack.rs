@@ -63,6 +63,14 @@ impl Objects {
         let own = shown.seen.iter().find(|(origin, _)| *origin == config.datacenter);
         let Some((_, through)) = own else { return Ok(()) };
         let others = usize::from(config.datacenters.saturating_sub(1));
+        if self.inner.is_kept_here_alone(&shown.written.volumes) {
+            // Parts may have come without the wish, or under another code than the bucket has now.
+            return Err(ObjectError::NotAcknowledged {
+                region: config.region.to_string(),
+                datacenters: "any other datacenter".to_owned(),
+                reason: "the code under which some of its bytes were stored keeps no copy elsewhere".to_owned(),
+            });
+        }
         let holders = self.inner.holders(&shown.written.volumes);
         let everywhere = shown.written.everywhere || holders.is_none();
         let needed = if everywhere { others } else { usize::from(shown.written.copies).clamp(1, others.max(1)) };
@@ -85,6 +93,11 @@ impl Inner {
             holders.extend(self.control.volume(*volume)?.mirrors);
         }
         Some(holders)
+    }
+
+    /// Whether one of these volumes of ours is mirrored nowhere.
+    fn is_kept_here_alone(&self, volumes: &BTreeSet<VolumeId>) -> bool {
+        volumes.iter().filter_map(|volume| self.control.volume(*volume)).any(|record| record.mirrors.is_empty())
     }
 
     /// Refuses to take bytes that would have no copy elsewhere, when the client waits for one.

@@ -245,6 +245,7 @@ impl Objects {
         let inner = &self.inner;
         let bucket = inner.bucket_row(&request.bucket).await?;
         inner.check_upload_here(request.upload)?;
+        inner.check_copies(inner.code_of(&bucket).other_datacenters())?;
         let (checksums, encryption) = inner.completed(&bucket, &request).await?;
         let CompleteRequest { key, upload, parts, condition, .. } = request;
         let partition = inner.partition(bucket.id, &key);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use meridian_object::RemoteError;
@@ -23,7 +23,7 @@ use crate::sources::Link;
 
 /// Requests that this node has under way elsewhere.
 const FORWARDS_MAX: usize = 64;
-/// Longest time of a request without a body, and of one with one.
+/// Longest time of a request that carries or copies no bytes, and of one that does.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 const UPLOAD_MAX: Duration = Duration::from_secs(600);
 /// Answers about uploads are short; a page of parts is the longest.
@@ -67,7 +67,8 @@ impl Replication {
         let Ok(_slot) = self.inner.forwards.0.try_acquire() else {
             return Err(failed("too many requests to other datacenters are under way".to_owned()));
         };
-        let deadline = if request.body().is_end_stream() { EXCHANGE_MAX } else { UPLOAD_MAX };
+        let is_short = request.body().is_end_stream() && request.method() != Method::PUT; // a PUT without a body is a copy
+        let deadline = if is_short { EXCHANGE_MAX } else { UPLOAD_MAX };
         let request = prepared(request, client).map_err(|reason| failed(reason.to_owned()))?;
         let exchange = async {
             let mut sender = connect(source.links_in_turn()).await?;

@@ -4,7 +4,7 @@
 //! its ETag and its version.
 
 use http::header::ETAG;
-use http::{HeaderMap, HeaderName, Method, Response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use meridian_object::{ACK_HEADER, Ack, Objects, Shown};
 use s3s::{Body, S3Result};
 
@@ -38,7 +38,8 @@ pub(crate) async fn acknowledged(
     answer: Response<Body>,
     context: &RequestContext,
 ) -> S3Result<Response<Body>> {
-    if !answer.status().is_success() {
+    // A form that was taken may be answered by a redirect.
+    if !answer.status().is_success() && answer.status() != StatusCode::SEE_OTHER {
         return Ok(answer);
     }
     objects.await_ack(shown).await.map_err(|failure| {
