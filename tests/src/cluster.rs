@@ -82,7 +82,7 @@ struct Process {
     /// The datacenter's name, the node's where a datacenter has several, or "dev".
     name: String,
     child: Option<Child>,
-    /// Whether the child is a wrapper, which runs the node as a child of its own.
+    /// Whether the child is a wrapper, which runs the node as a child of its own or becomes it.
     wrapped: bool,
 }
 
@@ -98,7 +98,8 @@ impl Process {
             return Some(pid);
         }
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
+        // One without a child has become the node itself, as env does.
+        children.split_whitespace().next().map_or(Some(pid), |child| child.parse().ok())
     }
 
     /// Signals the node. A wrapper is not signalled: it ends with what it runs, and would leave it running.
