@@ -13,7 +13,6 @@ mod commands;
 mod config;
 mod dev;
 mod forwarding;
-mod free_space;
 mod identity;
 mod init;
 mod key_list;

@@ -39,7 +39,6 @@ use crate::address::Address;
 use crate::client_ports::ClientPorts;
 use crate::config::{BlobAuthSetting, Datacenter, LimitsSection, Member, NodeConfig};
 use crate::forwarding;
-use crate::free_space;
 use crate::identity::Identity;
 use crate::key_list::KeyFile;
 use crate::lifecycle;
@@ -136,7 +135,6 @@ impl RunningNode {
             servers.spawn(async move { serve_bulk(listeners.bulk, &tls, volumes, handler, forwarded, stopped).await });
         }
         let gossip = start_gossip(&config, identity.boot_counter(), &clock).await?;
-        servers.spawn(free_space::tell_until(Arc::downgrade(&gossip), config.data.join("volumes"), stopped(&stop)));
 
         let members = control_members(&config);
         let meta_config = MetaConfig::placed(config.datacenter.id, partition_members(&config), members.clone());
@@ -159,7 +157,6 @@ impl RunningNode {
             Arc::clone(&volumes),
             Arc::clone(&clock),
         )?;
-        control.attach_known_lengths(replication.known_lengths());
         let identity = Arc::new(Mutex::new(identity));
         {
             let (marking, stopped) = (mark_when_told(replication.clone(), Arc::clone(&identity)), stopped(&stop));
@@ -403,11 +400,9 @@ fn control_members(config: &NodeConfig) -> GroupMembers {
 /// A node is live while gossip hears of it; this one always is.
 fn liveness(config: &NodeConfig, gossip: &Arc<ChitchatMembership>) -> Liveness {
     let (own, gossip) = (config.member.id, Arc::downgrade(gossip));
-    let told = gossip.clone();
     Liveness::new(move |node| {
         node == own || gossip.upgrade().is_some_and(|gossip| gossip.live().iter().any(|member| member.node == node))
     })
-    .with_free_bytes(move |node| free_space::of(&told.upgrade()?, node))
 }
 
 fn partition_members(config: &NodeConfig) -> Vec<GroupMembers> {

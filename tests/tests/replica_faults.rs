@@ -101,40 +101,6 @@ async fn killed_in_the_middle_of_appends() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_in_the_middle_of_a_seal() -> Result<()> {
-    let mut scene = Scene::start("killed-mid-seal").await?;
-    let sealer = NODES[1];
-    let held = scene.cluster.node_directory(sealer).join("held");
-    // It comes back as a process that stops in its next seal, between the fences and the registry's word.
-    scene.cluster.kill(sealer)?;
-    let words = ["env".to_owned(), format!("MERIDIAN_STOP_AT=seal-decided={}", held.display())];
-    scene.cluster.set_wrapper(Some((sealer.to_owned(), words.to_vec())));
-    scene.cluster.spawn(sealer)?;
-    scene.cluster.wait_ready().await?;
-    scene.cluster.set_wrapper(None);
-    let load = scene.load();
-    load.acknowledged(40).await?;
-    let mut copy = None;
-    wait_until("a volume that it leads", MISSED, async || {
-        let Ok(all) = scene.states_of(NODES[0], sealer) else { return false };
-        let led = all.iter().find(|volume| volume["state"] == "open" && volume["copies"][0]["node"] == sealer);
-        copy = led.and_then(|volume| volume["copies"][1]["node"].as_str().map(str::to_owned));
-        copy.is_some()
-    })
-    .await?;
-    let copy = copy.context("its volume has a second copy")?;
-    // Without the other copy an append fails, and the volume is sealed by the node that leads it.
-    scene.cluster.kill(&copy)?;
-    wait_until("a seal that is held", MISSED, async || held.exists()).await?;
-    scene.cluster.kill(sealer)?;
-    scene.cluster.spawn(&copy)?;
-    load.acknowledged(10).await?;
-    scene.cluster.spawn(sealer)?;
-    load.acknowledged(20).await?;
-    scene.judge(load, "killed mid-seal").await
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_cut_off_and_comes_back() -> Result<()> {
     let mut scene = Scene::start("cut-off-primary").await?;
     let load = scene.load();

@@ -57,9 +57,6 @@ pub enum Command {
     Renew { node: NodeId, incarnation: Incarnation },
     /// Gives those of the mirrors that `from` holds, for it is gone, to `to`, whose progress then counts from zero.
     MoveMirrors { volumes: Vec<VolumeId>, from: NodeId, to: NodeId },
-    /// Ends a volume that is still `Creating`, and so never took an append, with its header: its nodes did not all make
-    /// their files, or the node that was to make them is gone.
-    AbandonVolume { volume: VolumeId },
 }
 
 /// What `apply` made of a command.

@@ -56,10 +56,6 @@ impl ReplicaDirectory for Directory {
         Some(NodeAddress { bulk: record.info.bulk.clone(), server_name })
     }
 
-    fn can_do_without(&self, placement: &Placement, node: NodeId) -> bool {
-        self.control.upgrade().is_some_and(|control| control.can_do_without(placement.code, node))
-    }
-
     async fn report_failed(&self, volume: VolumeId, reason: &str) {
         tracing::warn!(%volume, reason, "a volume is taken out of use");
         if let Some(control) = self.control.upgrade() {

@@ -45,10 +45,6 @@ pub enum ControlError {
     Refused(crate::Refusal),
     #[error("the clock gives no stamp: {reason}")]
     Clock { reason: String },
-    #[error(
-        "volume {volume} has {length} bytes here, and {known} were committed once: its disk has lost some; it stays sealing"
-    )]
-    LostBytes { volume: VolumeId, length: u64, known: u64 },
     #[error("a volume file: {0}")]
     Volume(#[from] meridian_volume::VolumeError),
     #[error("a replica: {0}")]

@@ -10,7 +10,6 @@ mod command;
 mod directory;
 mod error;
 mod keys;
-mod known;
 mod liveness;
 mod machine;
 mod mirrors;
@@ -25,7 +24,6 @@ mod writable;
 
 pub use command::{Command, KEYS_IN_LEASE_MAX, MIRRORS_IN_COMMAND_MAX, Refusal, Response};
 pub use error::ControlError;
-pub use known::KnownLengths;
 pub use liveness::Liveness;
 pub use machine::ControlMachine;
 pub use records::{

@@ -2,7 +2,7 @@
 //!
 //! What it does not do: choose (placement is the proposer's, and is checked here), stamp, or touch files. Invariants:
 //! deterministic; a refused command writes nothing; counters, epochs and watermarks only move forward; a volume goes
-//! `Creating → Open → Sealing → Sealed`, or from `Creating` to `Sealing` or `Sealed`, and never back.
+//! `Creating → Open → Sealing → Sealed`, or from `Creating` to `Sealing`, and never back.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,6 @@ use bytes::Bytes;
 use meridian_index::kv::Overlay;
 use meridian_index::{Machine, MachineError};
 use meridian_types::{DatacenterId, Epoch, FileGeneration, NeedleKey, NodeId, Timestamp, VolumeId};
-use meridian_volume::VOLUME_HEADER_SIZE;
 
 use crate::command::{Command, KEYS_IN_LEASE_MAX, MIRRORS_IN_COMMAND_MAX, Refusal, Response};
 use crate::mirrors::move_mirrors;
@@ -140,20 +139,6 @@ impl ControlMachine {
                 }
                 record.state = VolumeState::Sealed;
                 record.sealed_length = Some(length);
-                Ok(put_volume(view, state, record))
-            }
-            Command::AbandonVolume { volume } => {
-                let mut record = read_volume(view, volume)?;
-                match record.state {
-                    VolumeState::Creating => {}
-                    VolumeState::Sealed if record.sealed_length == Some(VOLUME_HEADER_SIZE) => {
-                        return Ok(Response::Volume(record));
-                    }
-                    other => return Err(Refusal::WrongState(other).into()),
-                }
-                record.epoch = Epoch(record.epoch.0 + 1); // rule 1: a file that was made takes nothing either
-                record.state = VolumeState::Sealed;
-                record.sealed_length = Some(VOLUME_HEADER_SIZE);
                 Ok(put_volume(view, state, record))
             }
             Command::CloseRegistry { at } => {

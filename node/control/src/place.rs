@@ -3,8 +3,8 @@
 //! What it is for: the tree that `topology` selects from, and whether all nodes of a volume can be written to. What it does
 //! not do: decide by itself who is dead for good; it only keeps new bytes away from nodes that do not answer.
 //!
-//! Invariants: a node that gossip does not hear of, that drains, or that lately failed an append or whose disk is nearly
-//! full gets no new volume; this node always counts as live.
+//! Invariants: a node that gossip does not hear of, that drains, or that lately failed an append gets no new volume; this
+//! node always counts as live.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,16 +16,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::registry::Registry;
-use crate::{Liveness, VolumeRecord, VolumeState};
+use crate::{Liveness, VolumeRecord};
 
 /// How long a node that failed an append or a creation is passed over. Gossip knows more by then.
 const SUSPECT_FOR: Duration = Duration::from_secs(10);
-/// What a node must have free to be given a replica, in bytes: the rest of a volume's life is other volumes' room too.
-pub const PLACEMENT_FREE_BYTES_MIN: u64 = 64 << 20;
-/// Differences of free space below this are noise: nodes on one disk, reports of different moments.
-const FREE_BYTES_STEP: u64 = 256 << 20;
-/// A node without any replica has so many points; each one that it holds takes one. Less than one step of free space.
-const REPLICAS_COUNTED_MAX: u64 = 1 << 20;
+/// What a replica weighs in the choice of nodes, in bytes: the node with the fewest replicas comes first.
+const REPLICA_WEIGHT: u64 = 1 << 30;
+/// A node without any replica.
+const FREE_BYTES_MAX: u64 = u64::MAX / 2;
 
 /// This node among the others.
 pub(crate) struct Place {
@@ -67,12 +65,6 @@ impl Place {
         !suspects.contains_key(&node) && !self.replicas.is_suspect(node) && self.liveness.is_live(node)
     }
 
-    /// Whether a replica may be given to a node, by what it says is free there; one that has not said so is believed to have
-    /// room.
-    fn has_room(&self, node: NodeId) -> bool {
-        self.liveness.free_bytes(node).is_none_or(|free| free >= PLACEMENT_FREE_BYTES_MIN)
-    }
-
     /// Whether an append to the volume can be acknowledged, as far as is known. Costs nothing where it has one replica.
     pub(crate) fn can_append(&self, record: &VolumeRecord) -> bool {
         record.replicas().all(|node| self.is_usable(node))
@@ -83,28 +75,9 @@ impl Place {
     /// # Errors
     /// What is missing for the code.
     pub(crate) fn select(&self, registry: &Registry, code: ReplicaCode) -> Result<LocalSet, PlacementError> {
-        let is_usable = |node| self.has_room(node) && self.is_usable(node);
-        // A slow node is better than none.
-        let with_quick = self.select_of(registry, code, |node| is_usable(node) && !self.replicas.is_slow(node));
-        with_quick.or_else(|_| self.select_of(registry, code, is_usable))
-    }
-
-    fn select_of(
-        &self,
-        registry: &Registry,
-        code: ReplicaCode,
-        is_usable: impl Fn(NodeId) -> bool,
-    ) -> Result<LocalSet, PlacementError> {
-        let (tree, policy) = (self.tree(registry, is_usable)?, Policy::new(code, 0));
+        let (tree, policy) = (self.tree(registry, |node| self.is_usable(node))?, Policy::new(code, 0));
         let around_this = policy.select_local(&tree, self.datacenter.0, Some(self.node));
         around_this.or_else(|_| policy.select_local(&tree, self.datacenter.0, None))
-    }
-
-    /// Whether a volume of `code` could be placed now without `node` and without any slow one.
-    pub(crate) fn can_do_without(&self, registry: &Registry, code: ReplicaCode, node: NodeId) -> bool {
-        let is_usable =
-            |other| other != node && self.has_room(other) && self.is_usable(other) && !self.replicas.is_slow(other);
-        self.select_of(registry, code, is_usable).is_ok()
     }
 
     /// Whether the members and the registered nodes, all taken to be there, can meet a code (rule 24).
@@ -128,26 +101,16 @@ impl Place {
         tree.and_then(|tree| Policy::new(code, 0).select_local(&tree, self.datacenter.0, None)).is_ok()
     }
 
-    /// This datacenter as placement sees it: what is free on a node is shared by the volumes that grow there, so that volumes
-    /// which are open beside each other lie on different nodes; of equals the one with fewer replicas counts as emptier.
+    /// This datacenter as placement sees it. Nodes with fewer replicas count as emptier.
     fn tree(&self, registry: &Registry, is_usable: impl Fn(NodeId) -> bool) -> Result<Tree, PlacementError> {
-        let (mut held, mut growing) = (BTreeMap::<NodeId, u64>::new(), BTreeMap::<NodeId, u64>::new());
-        for record in &registry.volumes {
-            for node in record.replicas() {
-                *held.entry(node).or_default() += 1;
-                *growing.entry(node).or_default() += u64::from(record.state <= VolumeState::Open);
-            }
+        let mut held: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for node in registry.volumes.iter().flat_map(VolumeRecord::replicas) {
+            *held.entry(node).or_default() += 1;
         }
-        let known = registry.nodes.iter().filter_map(|node| self.liveness.free_bytes(node.id));
-        let free_max = known.max().unwrap_or(0);
         let mut tree = Tree::default();
         tree.add_datacenter(self.datacenter.0, self.datacenter.1.clone());
         for node in &registry.nodes {
-            let count = |of: &BTreeMap<NodeId, u64>| of.get(&node.id).copied().unwrap_or(0);
-            // Who has not said so yet is taken to have what others have.
-            let free_steps = self.liveness.free_bytes(node.id).unwrap_or(free_max) / FREE_BYTES_STEP;
-            let few = REPLICAS_COUNTED_MAX - count(&held).min(REPLICAS_COUNTED_MAX);
-            let free_bytes = free_steps / (1 + count(&growing)) * (REPLICAS_COUNTED_MAX + 1) + few;
+            let free_bytes = FREE_BYTES_MAX - REPLICA_WEIGHT * held.get(&node.id).copied().unwrap_or(0);
             let live = !node.draining && is_usable(node.id);
             tree.add_node(self.datacenter.0, &node.info.rack, node.id, Node { live, free_bytes })?;
         }

@@ -30,9 +30,8 @@ use crate::proposing::{CommandsOfOthers, Proposing, senseless};
 use crate::registry::{Registry, RegistryCache};
 use crate::writable::Writable;
 use crate::{
-    Command, ControlError, ControlMachine, HELD_REASON_LENGTH_MAX, KEYS_IN_LEASE_MAX, KnownLengths, Liveness,
-    MIRRORS_IN_COMMAND_MAX, NodeInfo, NodeRecord, NodeReport, PeerRecord, Refusal, Response, VolumeRecord,
-    WatermarkReport,
+    Command, ControlError, ControlMachine, HELD_REASON_LENGTH_MAX, KEYS_IN_LEASE_MAX, Liveness, MIRRORS_IN_COMMAND_MAX,
+    NodeInfo, NodeRecord, NodeReport, PeerRecord, Refusal, Response, VolumeRecord, WatermarkReport,
 };
 
 /// A good `wait_ms_max`: longer than an election.
@@ -195,11 +194,6 @@ impl Control {
     /// A volume that is not in use here is left as it is.
     pub async fn report_failed(&self, volume: VolumeId) {
         self.inner.report_failed(volume);
-    }
-
-    /// From now on a seal asks `known` too how far a volume was committed (rule 1). The first one counts.
-    pub fn attach_known_lengths(&self, known: Arc<dyn KnownLengths>) {
-        self.inner.writable.attach(known);
     }
 
     /// Every volume of this datacenter, by id.
@@ -405,10 +399,6 @@ impl Inner {
         self.wake.notify_one();
     }
 
-    pub(crate) fn can_do_without(&self, code: ReplicaCode, node: NodeId) -> bool {
-        self.writable.place.can_do_without(&self.registry(), code, node)
-    }
-
     /// The order of a start: look at the files, lead, register, check the files, and only then lease and create.
     async fn join(&self) -> Result<(), ControlError> {
         let files = self.writable.own_files();
@@ -501,11 +491,10 @@ impl Inner {
         if self.proposing.leadership.borrow().serving {
             self.writable.retire_orphans();
         }
-        // First what writers wait for: a seal may wait for seconds for each replica that says nothing.
+        self.writable.seal_retired().await;
         if let Err(error) = self.writable.grow_all().await {
             tracing::warn!(%error, "no further volume is ready");
         }
-        self.writable.seal_retired().await;
         self.writable.reconcile().await;
         if !self.proposing.leadership.borrow().serving {
             self.lost_mirrors.forget();

@@ -11,22 +11,21 @@
 //! retired volume never becomes writable again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use meridian_env::stop_point;
 use meridian_replica::{PeerError, Refusal as PeerRefusal, ReplicaError, Replicas};
 use meridian_topology::Policy;
 use meridian_types::{NodeId, ReplicaCode, VolumeId};
-use meridian_volume::{VOLUME_HEADER_SIZE, VolumeError, VolumeSet, VolumeStatus};
+use meridian_volume::{VolumeSet, VolumeStatus};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::directory::placement;
 use crate::place::Place;
 use crate::proposing::Proposing;
-use crate::{Command, ControlError, KnownLengths, VolumeRecord, VolumeState};
+use crate::{Command, ControlError, VolumeRecord, VolumeState};
 
 /// Open volumes that are kept ready for each code in use: one to write, one to take over when it fills or fails.
 pub const VOLUMES_OPEN_TARGET: usize = 2;
@@ -47,7 +46,6 @@ pub(crate) struct Writable {
     hand: Mutex<Hand>,
     /// Since when nodes have been silent, as this node's leader saw it.
     silent: Mutex<BTreeMap<NodeId, Instant>>,
-    known: OnceLock<Arc<dyn KnownLengths>>,
     /// One grower at a time, so that many waiting writers make one volume.
     growing: tokio::sync::Mutex<()>,
 }
@@ -72,13 +70,7 @@ impl Writable {
         let hand = Hand { open: BTreeMap::from([(code, Vec::new())]), retiring: BTreeSet::new() };
         let (hand, silent, growing) = (Mutex::new(hand), Mutex::default(), tokio::sync::Mutex::default());
         let files = Arc::clone(replicas.volumes());
-        Self { place, proposing, replicas, files, hand, silent, known: OnceLock::new(), growing }
-    }
-
-    pub(crate) fn attach(&self, known: Arc<dyn KnownLengths>) {
-        if self.known.set(known).is_err() {
-            tracing::error!("who knows committed lengths was attached before");
-        }
+        Self { place, proposing, replicas, files, hand, silent, growing }
     }
 
     /// The volume to write now: open, with all its nodes there as far as is known.
@@ -93,10 +85,7 @@ impl Writable {
             let record = registry.volume(**volume);
             record.is_some_and(|record| record.state == VolumeState::Open && self.place.can_append(record))
         };
-        let is_quick = |volume: &&VolumeId| {
-            registry.volume(**volume).is_some_and(|record| !record.replicas().any(|node| self.replicas.is_slow(node)))
-        };
-        open.iter().filter(is_usable).find(is_quick).or_else(|| open.iter().find(is_usable)).copied()
+        open.iter().find(is_usable).copied()
     }
 
     /// Makes the volume to write now, unless somebody else just did.
@@ -119,9 +108,8 @@ impl Writable {
         }
     }
 
-    /// For the leader: replicated volumes whose primary has been silent for long are to be sealed by the others, and those of
-    /// it that nobody was to write to yet are given up. An open one with a single replica waits for its node: nobody else has
-    /// its bytes.
+    /// For the leader: replicated volumes whose primary has been silent for long are to be sealed by the others. One with a
+    /// single replica waits for its node: nobody else has its bytes.
     pub(crate) fn retire_orphans(&self) {
         let registry = self.proposing.cache.get();
         let mut silent = self.silent.lock();
@@ -134,7 +122,7 @@ impl Writable {
         let is_orphan = |record: &&VolumeRecord| {
             let since = silent.get(&record.primary);
             record.state != VolumeState::Sealed
-                && (!record.secondaries.is_empty() || record.state == VolumeState::Creating)
+                && !record.secondaries.is_empty()
                 && since.is_some_and(|since| since.elapsed() >= ORPHANED_AFTER)
         };
         let orphans: Vec<VolumeId> = registry.volumes.iter().filter(is_orphan).map(|record| record.id).collect();
@@ -342,10 +330,7 @@ impl Writable {
         let registry = self.proposing.cache.get();
         let record = registry.volume(volume).ok_or(ControlError::NoSuchVolume { volume })?;
         let record = match record.state {
-            // It never took an append, so it needs nobody's word to end: one whose node died before it had made its files
-            // would hold W_data until that node is back.
-            VolumeState::Creating => self.proposing.propose_volume(Command::AbandonVolume { volume }).await?,
-            VolumeState::Open => {
+            VolumeState::Creating | VolumeState::Open => {
                 let command = Command::BeginSeal { volume, epoch: record.epoch };
                 self.proposing.propose_volume(command).await?
             }
@@ -358,35 +343,17 @@ impl Writable {
         let length = match record.sealed_length {
             Some(length) => length,
             None => {
-                let known = match self.known.get() {
-                    Some(known) => known.committed(volume).await,
-                    None => 0,
-                };
                 let length = match is_sole {
                     true => self.files.fence(volume, epoch).await?,
-                    false => self.replicas.seal(volume, epoch, known).await.map_err(replica_error)?.length,
+                    false => self.replicas.seal(volume, epoch, 0).await.map_err(replica_error)?.length,
                 };
-                if length < known {
-                    return Err(ControlError::LostBytes { volume, length, known }); // a sole replica's disk went back
-                }
-                // The replicas are fenced, and nobody knows the length yet.
-                stop_point("seal-decided").await;
                 let command = Command::FinishSeal { volume, epoch, length };
                 let sealed = self.proposing.propose_volume(command).await?;
                 sealed.sealed_length.unwrap_or(length)
             }
         };
         if is_sole {
-            return match self.files.state(volume) {
-                Some(status) if !status.sealed => {
-                    self.files.fence(volume, epoch).await?; // again, if it was elsewhere that the volume was given up
-                    Ok(self.files.seal_at(volume, epoch, length).await?)
-                }
-                Some(_) => Ok(()),
-                // Given up before there was a file: there is nothing to end.
-                None if length <= VOLUME_HEADER_SIZE => Ok(()),
-                None => Err(VolumeError::NoSuchVolume(volume).into()),
-            };
+            return Ok(self.files.seal_at(volume, epoch, length).await?);
         }
         for (node, reason) in self.replicas.end(volume).await.map_err(replica_error)? {
             tracing::info!(%volume, %node, reason, "a replica does not end yet; it will by itself");

@@ -9,14 +9,10 @@ mod bound;
 mod clock;
 pub mod disk;
 pub mod entropy;
-mod free_space;
 mod hybrid;
-mod stop_point;
 
 pub use bound::BoundError;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskError, DiskFile, RealDisk};
-pub use free_space::free_bytes;
 pub use hybrid::HybridClock;
 pub use meridian_replicator::{ClockConfig, ClockError};
-pub use stop_point::stop_point;

@@ -61,9 +61,6 @@ pub trait ReplicaDirectory: Send + Sync + 'static {
 
     fn node(&self, node: NodeId) -> Option<NodeAddress>;
 
-    /// Whether volumes like this one can be had without `node` now.
-    fn can_do_without(&self, placement: &Placement, node: NodeId) -> bool;
-
     /// An append failed: the volume is to be sealed (rule 1). May be called more than once.
     async fn report_failed(&self, volume: VolumeId, reason: &str);
 }

@@ -58,8 +58,6 @@ impl ReplicaError {
 /// What went wrong between two nodes.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    #[error("node {node} has not made a batch durable within {} ms, and others can", .after.as_millis())]
-    Slow { node: NodeId, after: std::time::Duration },
     #[error("node {0} is not known in this datacenter")]
     UnknownNode(NodeId),
     #[error("this node has no identity to reach others with")]

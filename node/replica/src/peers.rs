@@ -40,20 +40,11 @@ pub(crate) struct Peers {
     clients: Mutex<HashMap<(NodeId, Lane), (String, SharedClient)>>,
     /// Nodes that lately left a call unanswered or failed an append, and when that was; one a node of the datacenter.
     suspects: Mutex<HashMap<NodeId, Instant>>,
-    /// Nodes that lately were too slow for an append.
-    slow: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl Peers {
     pub(crate) fn new(local: LocalNode, identity: Option<Identity>) -> Self {
-        Self {
-            local,
-            identity,
-            directory: OnceLock::new(),
-            clients: Mutex::default(),
-            suspects: Mutex::default(),
-            slow: Mutex::default(),
-        }
+        Self { local, identity, directory: OnceLock::new(), clients: Mutex::default(), suspects: Mutex::default() }
     }
 
     pub(crate) fn attach(&self, directory: Arc<dyn ReplicaDirectory>) {
@@ -95,15 +86,6 @@ impl Peers {
     /// The node answered that it can't append.
     pub(crate) fn suspect(&self, node: NodeId) {
         self.suspects.lock().insert(node, Instant::now());
-    }
-
-    /// Whether a node was too slow for an append a short while ago: it is passed over where another one can be had.
-    pub(crate) fn is_slow(&self, node: NodeId) -> bool {
-        self.slow.lock().get(&node).is_some_and(|at| at.elapsed() < SUSPECT_FOR)
-    }
-
-    pub(crate) fn found_slow(&self, node: NodeId) {
-        self.slow.lock().insert(node, Instant::now());
     }
 
     fn note(&self, node: NodeId, answer: &Result<Bytes, PeerError>) {

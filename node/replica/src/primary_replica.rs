@@ -76,7 +76,6 @@ pub(crate) struct PrimaryReplica {
     file: ReplicaFile,
     peers: Arc<Peers>,
     acknowledge_max: Duration,
-    slow_after: Duration,
     inbox: Inbox<Item>,
     work: Mutex<Work>,
     needles: Arc<Semaphore>,
@@ -91,7 +90,7 @@ impl PrimaryReplica {
         session: Session,
         file: ReplicaFile,
         peers: Arc<Peers>,
-        (acknowledge_max, slow_after): (Duration, Duration),
+        acknowledge_max: Duration,
     ) -> Arc<Self> {
         let (_, durable, committed) = file.ends();
         let core = Primary::new(placement.secondaries.iter().copied(), durable, committed);
@@ -102,7 +101,6 @@ impl PrimaryReplica {
             file,
             peers,
             acknowledge_max,
-            slow_after,
             inbox: Inbox::new(),
             work: Mutex::new(work),
             needles: Arc::new(Semaphore::new(QUEUE_NEEDLES_MAX)),
@@ -278,17 +276,8 @@ impl PrimaryReplica {
     ) {
         let replica = Arc::clone(self);
         self.runtime.spawn(async move {
-            let Self { peers, placement, acknowledge_max, slow_after, .. } = &*replica;
-            let asked = peers.ask_for(node, placement, verb, &body, *acknowledge_max);
-            tokio::pin!(asked);
-            let answer: Result<u64, PeerError> = match tokio::time::timeout(*slow_after, &mut asked).await {
-                Ok(answer) => answer,
-                Err(_) if peers.directory().is_some_and(|known| known.can_do_without(placement, node)) => {
-                    peers.found_slow(node);
-                    Err(PeerError::Slow { node, after: *slow_after })
-                }
-                Err(_) => asked.await, // nobody else could take its place
-            };
+            let Self { peers, placement, acknowledge_max, .. } = &*replica;
+            let answer: Result<u64, PeerError> = peers.ask_for(node, placement, verb, &body, *acknowledge_max).await;
             let event = match answer {
                 Ok(end) => done(end),
                 Err(PeerError::Refused { refusal: Refusal::Protocol(Refused::UnknownSession), .. }) => {

@@ -34,8 +34,6 @@ const BODIES_KIB_MAX: usize = 256 << 10;
 pub struct ReplicaTimings {
     /// A secondary that has not made a batch durable in this time ends the volume.
     pub acknowledge_max: Duration,
-    /// One that takes longer than this ends the volume too, if another node can take its place: writers shall not wait for it.
-    pub slow_after: Duration,
     /// A replica that has not been read in this time has another one asked beside it.
     pub hedge_after: Duration,
     /// The longest that any other call may take.
@@ -48,7 +46,6 @@ impl Default for ReplicaTimings {
     fn default() -> Self {
         Self {
             acknowledge_max: Duration::from_secs(3),
-            slow_after: Duration::from_secs(1),
             hedge_after: Duration::from_millis(50),
             call_max: Duration::from_secs(10),
             fence_max: Duration::from_secs(5),
@@ -156,11 +153,6 @@ impl Replicas {
         self.inner.peers.is_suspect(node)
     }
 
-    /// Whether a node was too slow for an append a short while ago, and others could do without it.
-    pub fn is_slow(&self, node: NodeId) -> bool {
-        self.inner.peers.is_slow(node)
-    }
-
     /// What is known of a volume's replica on this node.
     pub fn state(&self, volume: VolumeId) -> Option<VolumeStatus> {
         self.inner.volumes.state(volume)
@@ -230,9 +222,8 @@ impl Inner {
             return Err(refused("it is not open at this epoch"));
         }
         let session = Session(self.config.boot_counter);
-        let ReplicaTimings { acknowledge_max, slow_after, .. } = self.config.timings;
-        let patience = (acknowledge_max, slow_after);
-        let primary = PrimaryReplica::start(placement, session, file, Arc::clone(&self.peers), patience);
+        let deadline = self.config.timings.acknowledge_max;
+        let primary = PrimaryReplica::start(placement, session, file, Arc::clone(&self.peers), deadline);
         primaries.insert(volume, Arc::clone(&primary));
         Ok(primary)
     }

@@ -112,7 +112,7 @@ impl Replication {
         let inner = &self.inner;
         let asked = inner.sources.values().map(|source| async move {
             let mut client = source.client();
-            let request = MirrorsRequest { caller: inner.config.local.caller(), volume: 0 };
+            let request = MirrorsRequest { caller: inner.config.local.caller() };
             let deadline = inner.config.limits.call_deadline;
             let reply = call(deadline, request, |request| async move { client.list_mirrors(request).await }).await;
             let mirrors = reply.inspect_err(|status| {
@@ -172,8 +172,8 @@ impl Inner {
         self.siblings.get(node)?.volume(volume).map(|state| state.committed)
     }
 
-    /// The mirrors here of another datacenter's volumes; `volume` is the one that is asked for, 0 for all.
-    pub(crate) fn mirrors_of(&self, owner: meridian_types::DatacenterId, volume: u32) -> MirrorsReply {
+    /// The mirrors here of another datacenter's volumes.
+    pub(crate) fn mirrors_of(&self, owner: meridian_types::DatacenterId) -> MirrorsReply {
         let nodes: BTreeMap<NodeId, NodeRecord> =
             self.control.nodes().into_iter().map(|node| (node.id, node)).collect();
         // A datacenter of one node gives its mirrors to nobody: they lie on it.
@@ -184,8 +184,7 @@ impl Inner {
         } else {
             self.control.mirrors()
         };
-        let is_asked = |id: VolumeId| id.datacenter() == owner && (volume == 0 || id.get() == volume);
-        let mirrors = given.into_iter().filter(|(volume, _)| is_asked(*volume)).map(|(volume, node)| {
+        let mirrors = given.into_iter().filter(|(volume, _)| volume.datacenter() == owner).map(|(volume, node)| {
             let info = nodes.get(&node).map(|node| &node.info);
             MirrorCopy {
                 volume: volume.get(),

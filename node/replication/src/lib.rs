@@ -22,7 +22,6 @@ mod explain;
 mod exposure;
 mod forward;
 mod inventory;
-mod known_lengths;
 mod link_limits;
 mod metadata_lane;
 mod mirror_fetch;

@@ -263,7 +263,7 @@ impl ReplicationRpc for ReplicationService {
     async fn list_mirrors(&self, request: Request<MirrorsRequest>) -> Result<Response<MirrorsReply>, Status> {
         let (shown, request) = (Shown::of(&request), request.into_inner());
         let (inner, peer) = self.inner(&shown, request.caller.as_ref())?;
-        Ok(Response::new(inner.mirrors_of(peer.datacenter, request.volume)))
+        Ok(Response::new(inner.mirrors_of(peer.datacenter)))
     }
 
     async fn close_node(&self, request: Request<CloseNodeRequest>) -> Result<Response<CloseReply>, Status> {

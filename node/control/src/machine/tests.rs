@@ -195,21 +195,6 @@ fn a_volume_is_fenced_by_its_epoch_and_sealed_once() {
     assert_eq!(group.refused(Command::OpenVolume { volume: unknown }), Refusal::NoSuchVolume);
 }
 
-#[test]
-fn a_volume_that_was_never_opened_is_given_up_at_its_header() {
-    let mut group = Group::new();
-    let volume = group.volume(create("000", &[], &[], 5)).id;
-    for _ in 0..2 {
-        let ended = group.volume(Command::AbandonVolume { volume });
-        assert_eq!((ended.state, ended.epoch, ended.sealed_length), (VolumeState::Sealed, Epoch(2), Some(64)));
-    }
-    assert_eq!(group.refused(Command::OpenVolume { volume }), Refusal::WrongState(VolumeState::Sealed));
-    let opened = group.volume(create("000", &[], &[], 6)).id;
-    group.apply(Command::OpenVolume { volume: opened });
-    let refused = group.refused(Command::AbandonVolume { volume: opened });
-    assert_eq!(refused, Refusal::WrongState(VolumeState::Open), "it may hold what was acknowledged");
-}
-
 /// Of a node that leads the only partition and the catalog.
 fn node_report(source: u8, meta: u64, data: u64, reported_at: u64, held: Option<&str>) -> NodeReport {
     let WatermarkReport { source, data, reported_at, parked, held, .. } = report(source, meta, data, reported_at, held);

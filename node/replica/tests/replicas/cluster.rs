@@ -61,8 +61,6 @@ struct Registry {
     volumes: BTreeMap<VolumeId, Placement>,
     nodes: BTreeMap<NodeId, SocketAddr>,
     failed: BTreeMap<VolumeId, String>,
-    /// Nodes that others could take the place of.
-    spared: Vec<NodeId>,
 }
 
 #[derive(Clone)]
@@ -85,10 +83,6 @@ impl ReplicaDirectory for Directory {
     fn node(&self, node: NodeId) -> Option<NodeAddress> {
         let bulk = self.registry.lock().nodes.get(&node)?.to_string();
         Some(NodeAddress { bulk, server_name: server_name(&node_name(node), &datacenter_name()) })
-    }
-
-    fn can_do_without(&self, _: &Placement, node: NodeId) -> bool {
-        self.registry.lock().spared.contains(&node)
     }
 
     async fn report_failed(&self, volume: VolumeId, reason: &str) {
@@ -120,11 +114,6 @@ pub const S: NodeId = NodeId(2);
 pub const T: NodeId = NodeId(3);
 
 impl Cluster {
-    /// From now on volumes could be placed without `node`.
-    pub fn can_do_without(&self, node: NodeId) {
-        self.registry.registry.lock().spared.push(node);
-    }
-
     pub async fn start(nodes: u32) -> Cluster {
         Self::start_with(nodes, Duration::from_secs(20)).await
     }
